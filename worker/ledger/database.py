@@ -1,0 +1,70 @@
+"""Connections to Postgres."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterable, Iterable, Sequence
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.ext import asyncio as sa_asyncio
+
+from worker import errors
+
+#: Seconds to wait for a connection before the server counts as away.
+CONNECT_TIMEOUT_S = 10
+
+
+def async_url(url: str) -> sa.URL:
+    """Take a Postgres URL in any of its usual spellings and name the asyncpg driver.
+
+    Raises:
+        SettingsError: it is not a Postgres URL.
+    """
+    try:
+        parsed = sa.make_url(url)
+    except sa.exc.ArgumentError:
+        parsed = None
+    if parsed is None or parsed.get_backend_name() not in {"postgresql", "postgres"}:
+        raise errors.SettingsError(
+            "DATABASE_URL is not a Postgres URL. Write it as postgresql://user:password@host:5432/name"
+        )
+    query = dict(parsed.query)
+    # libpq calls it sslmode, asyncpg calls it ssl; both take the same words.
+    if "sslmode" in query:
+        query["ssl"] = query.pop("sslmode")
+    return parsed.set(drivername="postgresql+asyncpg", query=query)
+
+
+def engine(url: str, *, pool_size: int = 5) -> sa_asyncio.AsyncEngine:
+    """Make an engine. It connects on first use and must be disposed of in the loop that used it."""
+    return sa_asyncio.create_async_engine(
+        async_url(url),
+        pool_size=pool_size,
+        max_overflow=0,
+        pool_pre_ping=True,
+        connect_args={
+            "timeout": CONNECT_TIMEOUT_S,
+            # jit costs more than it brings on statements this small
+            "server_settings": {"application_name": "promptyard", "timezone": "UTC", "jit": "off"},
+        },
+    )
+
+
+async def copy(
+    connection: sa_asyncio.AsyncConnection,
+    table: sa.Table,
+    columns: Sequence[str],
+    records: Iterable[Sequence[Any]] | AsyncIterable[Sequence[Any]],
+) -> None:
+    """COPY records into a table inside the connection's transaction.
+
+    Raises:
+        asyncpg.PostgresError: a record breaks a constraint; the transaction must be rolled back.
+    """
+    raw = await connection.get_raw_connection()
+    driver = raw.driver_connection
+    assert driver is not None
+    await driver.copy_records_to_table(table.name, columns=list(columns), records=records)
+
+
+__all__ = ["async_url", "copy", "engine"]
