@@ -29,8 +29,8 @@ Seconds = Annotated[float, pydantic.Field(gt=0)]
 class Settings(pydantic_settings.BaseSettings):
     """What the environment says; see docs/settings.md for the table.
 
-    The providers' keys are not here: `worker.routing.keys` reads each one where a request is built, so that no
-    object that might be printed holds it.
+    The providers' keys are not here: `worker.routing.keys` reads each one where a request is built, so that
+    no object that might be printed holds it.
     """
 
     model_config = pydantic_settings.SettingsConfigDict(

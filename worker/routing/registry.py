@@ -66,7 +66,8 @@ class Model(Frozen):
     """One model of a provider."""
 
     context_window: Positive  #: tokens of input and output together
-    max_output_tokens: Positive | None = None  #: what is asked for when the prompt sets no limit and the API demands one
+    #: What is asked for when the prompt sets no limit and the API demands one.
+    max_output_tokens: Positive | None = None
     capabilities: frozenset[Capability] = frozenset()
     max_tokens_field: Literal["max_tokens", "max_completion_tokens"] = "max_completion_tokens"
     price: str | None = None  #: `provider/model` in genai-prices, where it differs from the names here
