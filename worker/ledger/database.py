@@ -64,6 +64,9 @@ async def copy(
     raw = await connection.get_raw_connection()
     driver = raw.driver_connection
     assert driver is not None
+    if not driver.is_in_transaction():
+        # SQLAlchemy sends BEGIN with the first statement, and the driver's COPY is none of its statements.
+        await connection.execute(sa.text("SELECT"))
     await driver.copy_records_to_table(table.name, columns=list(columns), records=records)
 
 

@@ -38,10 +38,15 @@ batches = sa.Table(
     sa.Column("state", sa.Text, nullable=False),
     sa.Column("simulated", sa.Boolean, nullable=False),
     sa.Column("source", sa.Text, nullable=False, comment="the files it was read from"),
-    sa.Column("input_digest", sa.Text, comment="SHA-256 of the input and the options that change its meaning"),
+    sa.Column(
+        "input_digest", sa.Text, comment="SHA-256 of the input and the options that change its meaning"
+    ),
     sa.Column("prompt_count", sa.BigInteger, nullable=False),
     sa.Column("rejected_count", sa.BigInteger, nullable=False, comment="lines that could not be taken"),
-    sa.Column("frontier", sa.Text, nullable=False, comment="provider/model that savings are measured against"),
+    sa.Column(
+        "frontier", sa.Text, nullable=False, comment="provider/model that savings are measured against"
+    ),
+    sa.Column("providers", pg.ARRAY(sa.Text), nullable=False, comment="where its prompts may go"),
     sa.Column("created_at", Instant, nullable=False, server_default=NOW),
     sa.Column("finished_at", Instant),
     _one_of("state", "running", "paused", "cancelled", "completed"),
@@ -93,10 +98,15 @@ shards = sa.Table(
     sa.Column("category", sa.Text, nullable=False),
     sa.Column("queue", sa.Text, nullable=False),
     sa.Column("pinned", sa.Text),
+    sa.Column("route", sa.Text, comment="provider/model to call; on a category's queue set by the claim"),
     sa.Column("prompt_nos", pg.ARRAY(sa.Integer), nullable=False, comment="what is still to do"),
     sa.Column("state", sa.Text, nullable=False),
-    sa.Column("attempt_no", sa.SmallInteger, nullable=False, comment="of the next call at this provider, from 1"),
-    sa.Column("attempts_before", sa.SmallInteger, nullable=False, comment="calls made for its prompts so far"),
+    sa.Column(
+        "attempt_no", sa.SmallInteger, nullable=False, comment="of the next call at this provider, from 1"
+    ),
+    sa.Column(
+        "attempts_before", sa.SmallInteger, nullable=False, comment="calls made for its prompts so far"
+    ),
     sa.Column("tried", pg.ARRAY(sa.Text), nullable=False, comment="routes given up, provider/model"),
     sa.Column("reason", sa.Text, comment="why it is here: the error class that moved it"),
     sa.Column("fence", sa.Integer, nullable=False, server_default="0", comment="counts the claims"),
@@ -185,6 +195,10 @@ results = sa.Table(
     _one_of("state", "succeeded", "failed", "cancelled"),
     sa.CheckConstraint("(state = 'succeeded') = (error_class IS NULL)", name="error"),
     sa.CheckConstraint("state <> 'succeeded' OR provider IS NOT NULL", name="provider"),
+    # small, for it leaves out what is nearly everything: the answers
+    sa.Index(
+        "ix_results_unsuccessful", "batch_id", "state", postgresql_where=sa.text("state <> 'succeeded'")
+    ),
 )
 
 attempts = sa.Table(
@@ -193,7 +207,9 @@ attempts = sa.Table(
     sa.Column("batch_id", sa.BigInteger, primary_key=True),
     sa.Column("prompt_no", sa.Integer, primary_key=True, autoincrement=False),
     sa.Column("shard_id", pg.UUID(as_uuid=True), primary_key=True),
-    sa.Column("fence", sa.Integer, primary_key=True, autoincrement=False, comment="the claim it was made under"),
+    sa.Column(
+        "fence", sa.Integer, primary_key=True, autoincrement=False, comment="the claim it was made under"
+    ),
     sa.Column("worker_id", sa.BigInteger),
     sa.Column("category", sa.Text, nullable=False),
     sa.Column("provider", sa.Text, nullable=False),
@@ -214,4 +230,6 @@ attempts = sa.Table(
     ),
     _one_of("outcome", "succeeded", "failed", "unknown"),
     sa.CheckConstraint("(outcome = 'succeeded') = (error_class IS NULL)", name="error"),
+    # rows arrive in the order of time: a block range index finds the last hour and costs the writer nothing
+    sa.Index("ix_attempts_finished_at", "finished_at", postgresql_using="brin"),
 )
