@@ -206,7 +206,7 @@ async def test_what_a_state_forbids_is_refused_with_the_reason(
     connection: AsyncConnection, verb: str, batch_state: str, advice: str
 ) -> None:
     batch_id = await rows.batch(connection, 1, state=batch_state)
-    options = {"shard_prompts": 200} if verb == "retry" else {}
+    options: dict[str, Any] = {"usable": USABLE, "shard_prompts": 200} if verb == "retry" else {}
     with pytest.raises(errors.BatchError, match=advice):
         await getattr(steer, verb)(connection, batch_id, **options)
     assert await state(connection, batch_id) == batch_state
