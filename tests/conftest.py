@@ -62,6 +62,12 @@ def database_url(servers: Urls, migrated_database: str) -> Iterator[str]:
     yield from fresh_database(servers.database, migrated_database)
 
 
+@pytest.fixture(scope="module")
+def module_database_url(servers: Urls, migrated_database: str) -> Iterator[str]:
+    """A database that the tests of a module share, at the latest schema version."""
+    yield from fresh_database(servers.database, migrated_database)
+
+
 @pytest.fixture
 def broker_url(servers: Urls) -> str:
     """An empty Valkey, shared with the other tests of the session, which run one after the other."""

@@ -101,12 +101,14 @@ class Caller:
         call.error_message = error.message.replace("\x00", "")
         return call, error
 
-    def in_doubt(self, held: claim.Held, prompt_no: int, started_at: datetime) -> book.Call:
+    def in_doubt(
+        self, held: claim.Held, prompt_no: int, started_at: datetime
+    ) -> tuple[book.Call, types.CallError]:
         """Book a call that was given up while it was out."""
+        error = types.CallError(types.ErrorClass.LOST, "the worker was stopped while the call was out")
         call = self._ended(held, prompt_no, started_at, time.monotonic(), "unknown", None)
-        call.error_class = types.ErrorClass.LOST.value
-        call.error_message = "the worker was stopped while the call was out"
-        return call
+        call.error_class, call.error_message = error.error_class.value, error.message
+        return call, error
 
     def _endpoint(self, route: registry.Route) -> endpoint.Endpoint:
         found = self._endpoints.get(route)

@@ -151,7 +151,10 @@ class Engine:
         await _cancel(self._lanes)
         for held, prompt_no, started_at in self._out.values():
             held.calls_out -= 1
-            self._book(self._caller.in_doubt(held, prompt_no, started_at))
+            ended, error = self._caller.in_doubt(held, prompt_no, started_at)
+            self._send_on(ended, error)
+            held.left.discard(prompt_no)
+            self._book(ended)
         self._drained = True
         self._flush_now.set()
         await asyncio.wait([self._writer], timeout=grace_s)
@@ -224,6 +227,8 @@ class Engine:
             return
         to = book.move(ended.held, decision, error.error_class.value, called=ended.called)
         not_before = decision.not_before if isinstance(decision, decide.Retry) else None
+        if error.error_class is types.ErrorClass.LOST:
+            not_before = None  # the wait is for a provider that is unwell; here it is the worker that ends
         self._flush.send_on(ended.held, ended.prompt_no, to, not_before)
 
     def _book(self, ended: book.Call) -> None:

@@ -90,6 +90,21 @@ _UNPUBLISH = sa.text("""
         ORDER BY published_at LIMIT :block FOR UPDATE SKIP LOCKED)
 """)
 
+_ANY_UNPUBLISHED = sa.text("""
+    SELECT EXISTS (
+        SELECT FROM shards s JOIN batches b ON b.id = s.batch_id
+        WHERE s.state = 'queued' AND s.published_at IS NULL
+          AND b.state = 'running' AND b.simulated = :simulated)
+""")
+
+# Besides what this sweep has put right: a publisher may have died between its commit and its messages.
+_UNPUBLISHED = sa.text("""
+    SELECT EXISTS (
+        SELECT FROM shards s JOIN batches b ON b.id = s.batch_id
+        WHERE s.state = 'queued' AND s.published_at IS NULL
+          AND b.state = 'running' AND b.simulated = :simulated)
+""")
+
 _OPEN_BATCHES = sa.text("SELECT id FROM batches WHERE state = 'running' AND simulated = :simulated")
 
 _DEAD_WORKERS = sa.text("""
@@ -106,24 +121,23 @@ async def sweep(engine: AsyncEngine, router: call.Router, *, simulated: bool, ex
             no worker could renew.
 
     Returns:
-        Whether there may be shards to publish.
+        Whether there are shards to publish.
     """
     async with engine.begin() as connection:
         if not (await connection.execute(_LOCK, {"key": _LOCK_KEY})).scalar_one():
             return False
-        due = await connection.execute(_DUE, {"simulated": simulated, "block": BLOCK})
-        changed = due.rowcount > 0
+        await connection.execute(_DUE, {"simulated": simulated, "block": BLOCK})
         if expire_leases:
             expired = await connection.execute(_EXPIRED, {"simulated": simulated, "block": BLOCK})
             for row in expired.all():
                 await _lost(connection, row, router, simulated=simulated)
-                changed = True
             await connection.execute(_DEAD_WORKERS)
         changed |= await _find_vanished(connection, simulated=simulated)
+        changed |= bool(await connection.scalar(_ANY_UNPUBLISHED, {"simulated": simulated}))
         batches = {row.id for row in await connection.execute(_OPEN_BATCHES, {"simulated": simulated})}
     if batches:
         await write.complete(engine, batches)
-    return changed
+    return unpublished
 
 
 async def _lost(
@@ -158,7 +172,7 @@ async def _lost(
     )
 
 
-async def _find_vanished(connection: AsyncConnection, *, simulated: bool) -> bool:
+async def _find_vanished(connection: AsyncConnection, *, simulated: bool) -> None:
     """Publish again what Postgres has published and Redis does not have.
 
     A message may also be in the hands of a worker that waits for room. Its shard is then published twice at
@@ -167,13 +181,12 @@ async def _find_vanished(connection: AsyncConnection, *, simulated: bool) -> boo
     found = await connection.execute(_PUBLISHED_LONG_AGO, {"simulated": simulated, "vanished_s": VANISHED_S})
     queues = [row.queue for row in found]
     if not queues:
-        return False
+        return
     try:
         waiting = await asyncio.to_thread(celery.messages_waiting, queues)
     except (kombu.exceptions.OperationalError, OSError):
-        return False  # Redis is away; the next sweep looks again
+        return  # Redis is away; the next sweep looks again
     empty = [queue for queue, messages in waiting.items() if not messages]
-    if not empty:
-        return False
-    values = {"queues": empty, "vanished_s": VANISHED_S, "block": BLOCK}
-    return (await connection.execute(_UNPUBLISH, values)).rowcount > 0
+    if empty:
+        values = {"queues": empty, "vanished_s": VANISHED_S, "block": BLOCK}
+        await connection.execute(_UNPUBLISH, values)

@@ -44,8 +44,27 @@ _COLUMNS: Sequence[tuple[str, str, Callable[[book.Call], Any]]] = (
     ("response", "text", lambda c: c.response),
 )
 
+#: Columns of an attempt that nobody knew while it was booked as unknown.
+_KNOWN_LATER = (
+    "outcome",
+    "error_class",
+    "error_message",
+    "http_status",
+    "input_tokens",
+    "cache_read_tokens",
+    "cache_write_tokens",
+    "output_tokens",
+    "reasoning_tokens",
+    "cost_usd",
+    "price_id",
+    "latency_ms",
+    "started_at",
+    "finished_at",
+)
+
 # Attempts are keyed by the claim they were made under and results by their prompt: writing a flush again, or
-# after another worker answered, adds nothing. Only the owner of a shard may end a prompt as failed: whoever
+# after another worker answered, adds nothing. A worker that was taken for dead may still say how its calls
+# ended, and that replaces what was booked as unknown. Only the owner of a shard may end a prompt as failed: whoever
 # owns it now may still get an answer.
 _INSERT = sa.text(f"""
     WITH call AS (
@@ -61,13 +80,16 @@ _INSERT = sa.text(f"""
             cache_read_tokens, cache_write_tokens, output_tokens, reasoning_tokens, cost_usd, price_id,
             latency_ms, started_at, finished_at
         FROM call WHERE called
-        ON CONFLICT DO NOTHING
+        ON CONFLICT (batch_id, prompt_no, shard_id, fence) DO UPDATE
+        SET ({", ".join(_KNOWN_LATER)}) = ROW ({", ".join(f"excluded.{name}" for name in _KNOWN_LATER)})
+        WHERE attempts.outcome = 'unknown' AND excluded.outcome <> 'unknown'
     )
     INSERT INTO results (batch_id, prompt_no, state, category, provider, model, provider_simulated, fallbacks,
         attempts, finish_reason, content, dialect, response, http_status, error_class, error_message,
         input_tokens, cache_read_tokens, cache_write_tokens, output_tokens, reasoning_tokens, cost_usd,
         baseline_cost_usd, latency_ms, started_at, finished_at)
-    SELECT batch_id, prompt_no, outcome, category, provider, model, :simulated, fallbacks,
+    SELECT batch_id, prompt_no, CASE outcome WHEN 'succeeded' THEN outcome ELSE 'failed' END,
+        category, provider, model, :simulated, fallbacks,
         attempts, finish_reason, content, CASE WHEN response IS NOT NULL THEN :dialect END, response::json,
         http_status, error_class, error_message,
         input_tokens, cache_read_tokens, cache_write_tokens, output_tokens, reasoning_tokens, cost_usd,
