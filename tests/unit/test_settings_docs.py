@@ -1,5 +1,7 @@
-"""docs/settings.md lists what worker/settings.py and the registry read. `python tests/unit/test_settings_docs.py`
-prints the table of settings to paste."""
+"""docs/settings.md lists what worker/settings.py and the registry read.
+
+`python tests/unit/test_settings_docs.py` prints the table of settings to paste.
+"""
 
 from __future__ import annotations
 
