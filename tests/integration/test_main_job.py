@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import itertools
 from collections.abc import Iterator
 from typing import Any
 
@@ -19,6 +20,7 @@ from worker.simulator import billing, process
 DEADLINE_S = 3.0
 #: Calls that a worker for Groq has out at most, by the registry.
 GROQ_WINDOW = 64
+SHARDS_OF_50 = {"PROMPTYARD_SHARD_PROMPTS": "50"}
 
 GROQ_ROUTE = ("groq", "llama-3.3-70b-versatile")
 CEREBRAS_ROUTE = ("cerebras", "gpt-oss-120b")
@@ -100,8 +102,13 @@ async def test_the_result_file_has_an_openai_line_for_every_prompt_in_input_orde
     results = await staffed.results(batch_id)
 
     assert [result["custom_id"] for result in results] == [line["custom_id"] for line in lines]
-    stored = dict(await staffed.rows("SELECT custom_id, content FROM prompts JOIN results USING "
-                                     "(batch_id, prompt_no) WHERE batch_id = $1", batch_id))
+    stored = dict(
+        await staffed.rows(
+            "SELECT custom_id, content FROM prompts JOIN results USING "
+            "(batch_id, prompt_no) WHERE batch_id = $1",
+            batch_id,
+        )
+    )
     for result in results:
         assert set(result) == {"id", "custom_id", "response", "error"} and result["error"] is None
         response = result["response"]
@@ -191,7 +198,7 @@ async def test_a_retry_waits_as_long_as_the_provider_asks(staffed: Yard, bill: B
     waits = [
         later.answered_at_s - earlier.answered_at_s
         for made in calls.values()
-        for earlier, later in zip(made, made[1:], strict=False)
+        for earlier, later in itertools.pairwise(made)
         if earlier.provider == later.provider
     ]
     assert len(calls) == 40 and waits and min(waits) >= 1.5
@@ -199,7 +206,7 @@ async def test_a_retry_waits_as_long_as_the_provider_asks(staffed: Yard, bill: B
 
 async def test_a_paused_batch_makes_no_call_until_it_is_resumed(staffed: Yard, bill: Bill) -> None:
     staffed.slow(300)
-    batch_id = await staffed.submit(yards.of_one(800), PROMPTYARD_SHARD_PROMPTS="50")
+    batch_id = await staffed.submit(yards.of_one(800), env=SHARDS_OF_50)
     await staffed.results_reach(1, batch_id)
     await staffed.do("pause", str(batch_id))
 
@@ -227,7 +234,7 @@ async def test_a_cancelled_batch_has_a_result_for_every_prompt_and_books_what_wa
     staffed: Yard, bill: Bill
 ) -> None:
     staffed.slow(700)
-    batch_id = await staffed.submit(yards.of_one(800), PROMPTYARD_SHARD_PROMPTS="50")
+    batch_id = await staffed.submit(yards.of_one(800), env=SHARDS_OF_50)
     await staffed.results_reach(1, batch_id)
     await staffed.do("cancel", str(batch_id))
     answered = await staffed.count("results", "batch_id = $1 AND state = 'succeeded'", batch_id)
@@ -260,8 +267,11 @@ async def test_failed_prompts_run_again_and_the_others_do_not(staffed: Yard, bil
         "WHERE batch_id = $1 GROUP BY 1, 2, 3, 4 ORDER BY 1",
         batch_id,
     ) == [("code", "succeeded", None, 1, 10), ("simple_qa", "failed", "auth", 1, 30)]
-    failed = [result for result in await staffed.results(batch_id, status=1) if result["error"]
-              or result["response"]["status_code"] != 200]
+    failed = [
+        result
+        for result in await staffed.results(batch_id, status=1)
+        if result["error"] or result["response"]["status_code"] != 200
+    ]
     assert len(failed) == 30
     await staffed.do("status", str(batch_id), status=1)
 

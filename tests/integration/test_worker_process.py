@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fractions
 import json
 import signal
 from collections.abc import Iterator
@@ -18,6 +19,9 @@ from worker.routing import load, queues
 #: Calls that a worker for Groq has out at most, by the registry.
 WINDOW = 64
 PROMPTS = 400
+
+SHARDS_OF_20 = {"PROMPTYARD_SHARD_PROMPTS": "20"}
+SHORT_LEASE = {"PROMPTYARD_LEASE_S": "2"}
 
 
 async def test_celerys_own_command_does_what_promptyard_worker_does(yard: Yard) -> None:
@@ -45,7 +49,7 @@ async def test_celerys_own_command_does_what_promptyard_worker_does(yard: Yard) 
 
 async def test_a_worker_that_is_told_to_stop_finishes_its_calls_and_hands_the_rest_back(yard: Yard) -> None:
     yard.slow(700)
-    batch_id = await yard.submit(yards.of_one(PROMPTS), PROMPTYARD_SHARD_PROMPTS="40")
+    batch_id = await yard.submit(yards.of_one(PROMPTS), env=SHARDS_OF_20)
     stopped = yard.worker("groq")
     await yard.results_reach(WINDOW, batch_id)
     assert await stopped.stop(within_s=20) == 0
@@ -59,7 +63,9 @@ async def test_a_worker_that_is_told_to_stop_finishes_its_calls_and_hands_the_re
     assert await yard.rows(
         "SELECT state, sum(cardinality(prompt_nos)) FROM shards WHERE state <> 'done' GROUP BY 1"
     ) == [("queued", PROMPTS - answered)]
-    queued = {str(shard_id) for (shard_id,) in await yard.rows("SELECT id FROM shards WHERE state = 'queued'")}
+    queued = {
+        str(shard_id) for (shard_id,) in await yard.rows("SELECT id FROM shards WHERE state = 'queued'")
+    }
     assert queued <= shards_in(yard)
 
     yard.slow(0)
@@ -72,7 +78,7 @@ async def test_a_worker_that_is_told_to_stop_finishes_its_calls_and_hands_the_re
 async def test_calls_that_outlast_the_grace_period_are_booked_as_unknown(yard: Yard) -> None:
     yard.slow(60_000)
     batch_id = await yard.submit(yards.of_one(PROMPTS))
-    stopped = yard.worker("groq", PROMPTYARD_GRACE_S="0.3", PROMPTYARD_LEASE_S="2")
+    stopped = yard.worker("groq", env={**SHORT_LEASE, "PROMPTYARD_GRACE_S": "0.3"})
     await yard.calls_are_out(WINDOW)
     assert await stopped.stop(within_s=10) == 0
 
@@ -80,22 +86,24 @@ async def test_calls_that_outlast_the_grace_period_are_booked_as_unknown(yard: Y
         "SELECT outcome, error_class, cost_usd, input_tokens, count(*) FROM attempts GROUP BY 1, 2, 3, 4"
     ) == [("unknown", "lost", None, None, WINDOW)]
     assert await yard.count("results") == 0
-    assert await yard.value("SELECT sum(cardinality(prompt_nos)) FROM shards WHERE state = 'queued'") == PROMPTS
+    assert (
+        await yard.value("SELECT sum(cardinality(prompt_nos)) FROM shards WHERE state = 'queued'") == PROMPTS
+    )
 
     yard.slow(0)
     yard.worker("groq")
     await yard.completed(batch_id)
     await laws.assert_laws(yard)
-    assert await yard.rows(
-        "SELECT state, attempts, count(*) FROM results GROUP BY 1, 2 ORDER BY 2"
-    ) == [("succeeded", 1, PROMPTS - WINDOW), ("succeeded", 2, WINDOW)]
+    assert await yard.rows("SELECT state, attempts, count(*) FROM results GROUP BY 1, 2 ORDER BY 2") == [
+        ("succeeded", 1, PROMPTS - WINDOW),
+        ("succeeded", 2, WINDOW),
+    ]
 
 
 async def test_what_a_killed_worker_held_runs_again_elsewhere(yard: Yard) -> None:
     yard.slow(400)
-    batch_id = await yard.submit(yards.of_one(PROMPTS), PROMPTYARD_SHARD_PROMPTS="20")
-    short = {"PROMPTYARD_LEASE_S": "2"}
-    killed = yard.worker("groq", **short)
+    batch_id = await yard.submit(yards.of_one(PROMPTS), env=SHARDS_OF_20)
+    killed = yard.worker("groq", env=SHORT_LEASE)
     await yard.results_reach(WINDOW, batch_id)
     killed.process.kill()
     assert await killed.ended() == -signal.SIGKILL
@@ -104,7 +112,7 @@ async def test_what_a_killed_worker_held_runs_again_elsewhere(yard: Yard) -> Non
     )
     assert WINDOW <= held < PROMPTS
 
-    yard.worker("groq", **short)
+    yard.worker("groq", env=SHORT_LEASE)
     await yard.completed(batch_id)
 
     await laws.assert_laws(yard)
@@ -118,9 +126,32 @@ async def test_what_a_killed_worker_held_runs_again_elsewhere(yard: Yard) -> Non
     assert yard.simulator.bill().calls <= PROMPTS + held
 
 
+async def test_a_worker_that_was_taken_for_dead_books_what_it_still_hears(yard: Yard) -> None:
+    yard.slow(400)
+    batch_id = await yard.submit(yards.of_one(PROMPTS), env=SHARDS_OF_20)
+    frozen = yard.worker("groq", env=SHORT_LEASE)
+    await yard.results_reach(WINDOW, batch_id)
+    frozen.process.send_signal(signal.SIGSTOP)
+    yard.worker("groq", env=SHORT_LEASE)
+    await yard.completed(batch_id)
+    lost = await yard.count("attempts", "outcome = 'unknown' AND worker_id = 1")
+    assert WINDOW <= lost < PROMPTS
+    frozen.process.send_signal(signal.SIGCONT)
+    assert await frozen.stop(within_s=20) == 0
+
+    await laws.assert_laws(yard, may_double=True)
+    calls = list(yard.simulator.calls())
+    # Answers lay in its sockets: they are paid for, they are booked, and they change no result.
+    late = await yard.count("attempts", "outcome = 'succeeded' AND worker_id = 1 AND fence = 1")
+    assert await yard.count("attempts", "outcome = 'succeeded'") == len(calls) > PROMPTS
+    assert 0 < late < PROMPTS
+    booked = await yard.value("SELECT sum(cost_usd) FROM attempts")
+    assert fractions.Fraction(booked) == await laws.billed_usd(yard, calls)
+
+
 async def test_a_job_survives_that_redis_forgets_everything(yard: Yard) -> None:
     yard.slow(100)
-    batch_id = await yard.submit(yards.of_one(2000), PROMPTYARD_SHARD_PROMPTS="20")
+    batch_id = await yard.submit(yards.of_one(2000), env=SHARDS_OF_20)
     first = yard.worker("groq")
     await yard.results_reach(1, batch_id)
     forget(yard)
@@ -129,7 +160,7 @@ async def test_a_job_survives_that_redis_forgets_everything(yard: Yard) -> None:
 
     assert await first.stop(within_s=20) == 0
     forget(yard)
-    assert 0 < await yard.count("shards", "state = 'queued'")
+    assert await yard.count("shards", "state = 'queued'") > 0
     yard.worker("groq")
     await yard.completed(batch_id)
     await laws.assert_laws(yard)
@@ -137,7 +168,7 @@ async def test_a_job_survives_that_redis_forgets_everything(yard: Yard) -> None:
 
 
 async def test_redis_holds_the_ids_of_shards_and_a_message_that_comes_twice_runs_once(yard: Yard) -> None:
-    batch_id = await yard.submit(yards.of_one(200), PROMPTYARD_SHARD_PROMPTS="20")
+    batch_id = await yard.submit(yards.of_one(200), env=SHARDS_OF_20)
     shards = {str(shard_id) for (shard_id,) in await yard.rows("SELECT id FROM shards")}
     assert len(shards) == 10 and shards_in(yard) == shards
     assert yards.PROMPT_MARK not in yard.everything_in_redis()
@@ -194,7 +225,7 @@ async def test_a_database_without_the_schema_is_an_error_that_says_what_to_do(ba
 
 
 async def test_a_worker_without_its_key_says_which_variable_to_set(yard: Yard) -> None:
-    worker = yard.worker("groq", PROMPTYARD_SIMULATOR=None)
+    worker = yard.worker("groq", env={"PROMPTYARD_SIMULATOR": None})
     assert await worker.ended() == 2
     assert "GROQ_API_KEY" in worker.said and "Traceback" not in worker.said
     assert await yard.count("workers") == 0
@@ -202,7 +233,7 @@ async def test_a_worker_without_its_key_says_which_variable_to_set(yard: Yard) -
 
 def shards_in(yard: Yard) -> set[str]:
     """The shards that the waiting messages name."""
-    return {json.loads(message)["headers"]["argsrepr"].strip("[]'\"()," ) for message in yard.messages()}
+    return {json.loads(message)["headers"]["argsrepr"].strip("[]'\"(),") for message in yard.messages()}
 
 
 def forget(yard: Yard) -> None:

@@ -1,4 +1,4 @@
-"""A yard to run jobs in: a database, a broker and simulated providers, with the commands as real processes."""
+"""A yard to run jobs in: a database, a broker, simulated providers, and the commands as real processes."""
 
 from __future__ import annotations
 
@@ -19,6 +19,10 @@ from worker.simulator import process
 from worker.simulator import settings as simulator_settings
 
 T = TypeVar("T")
+
+#: Changes to the environment of a process. A variable that is None is left out.
+Env = Mapping[str, str | None]
+NOTHING: Env = {}
 
 PROMPTYARD = str(Path(sys.executable).with_name("promptyard"))
 CELERY = str(Path(sys.executable).with_name("celery"))
@@ -59,14 +63,16 @@ async def until(condition: Callable[[], Awaitable[T]], what: str, within_s: floa
 class Command:
     """A command of ours as a process, its output in a file."""
 
-    def __init__(self, arguments: list[str], env: Mapping[str, str], log: Path, cwd: Path) -> None:
+    def __init__(
+        self, arguments: list[str], env: Mapping[str, str], log: Path, cwd: Path, stdin: int
+    ) -> None:
         self.log = log
         with log.open("wb") as output:
             self.process = subprocess.Popen(
                 arguments,
                 env=env,
                 cwd=cwd,
-                stdin=subprocess.DEVNULL,
+                stdin=stdin,
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
@@ -118,23 +124,29 @@ class Yard:
 
     # Commands
 
-    def start(self, *arguments: str, program: str = PROMPTYARD, **env: str | None) -> Command:
-        """Start a command. A variable that is None is left out of its environment."""
+    def start(
+        self,
+        *arguments: str,
+        program: str = PROMPTYARD,
+        stdin: int = subprocess.DEVNULL,
+        env: Env = NOTHING,
+    ) -> Command:
+        """Start a command in a session of its own."""
         everything = {**self.env, **env}
         here = {name: value for name, value in everything.items() if value is not None}
-        log = self.folder / f"{len(self.commands)}-{arguments[0]}.log"
-        self.commands.append(Command([program, *arguments], here, log, self.folder))
+        log = self.folder / f"{len(self.commands)}-{Path(program).name}-{arguments[0]}.log"
+        self.commands.append(Command([program, *arguments], here, log, self.folder, stdin))
         return self.commands[-1]
 
-    async def do(self, *arguments: str, status: int = 0, **env: str | None) -> str:
+    async def do(self, *arguments: str, status: int = 0, env: Env = NOTHING) -> str:
         """Run a command to its end, which must have this status, and return what it said."""
-        command = self.start(*arguments, **env)
+        command = self.start(*arguments, env=env)
         found = await command.ended()
         assert found == status, f"{arguments} ended with {found}: {command.said}"
         return command.said
 
-    def worker(self, provider: str, **env: str | None) -> Command:
-        return self.start("worker", provider, **env)
+    def worker(self, provider: str, env: Env = NOTHING) -> Command:
+        return self.start("worker", provider, env=env)
 
     def file(self, lines: Iterable[Mapping[str, Any] | str], name: str = "prompts.jsonl") -> Path:
         """Write an input file. A line that is text is written as it is."""
@@ -143,9 +155,9 @@ class Yard:
         path.write_text("".join(f"{text}\n" for text in texts), "utf-8")
         return path
 
-    async def submit(self, lines: Iterable[Mapping[str, Any]], **env: str | None) -> int:
+    async def submit(self, lines: Iterable[Mapping[str, Any]], env: Env = NOTHING) -> int:
         """Submit prompts and return the batch's id."""
-        said = await self.do("submit", str(self.file(lines)), **env)
+        said = await self.do("submit", str(self.file(lines)), env=env)
         return int(said.splitlines()[-1])
 
     async def results(self, batch_id: int, status: int = 0) -> list[dict[str, Any]]:
@@ -206,7 +218,9 @@ class Yard:
         """Wait until the workers have said, with a heartbeat, that so many calls are in flight."""
 
         async def are_out() -> bool:
-            return bool(await self.value("SELECT coalesce(sum(calls_in_flight), 0) >= $1 FROM workers", count))
+            return bool(
+                await self.value("SELECT coalesce(sum(calls_in_flight), 0) >= $1 FROM workers", count)
+            )
 
         await until(are_out, f"{count} calls in flight")
 

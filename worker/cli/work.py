@@ -45,7 +45,7 @@ def celery_worker(provider: str, log_level: LogLevel = "info") -> int:
     from worker.routing import load, queues
 
     # Not app.worker_main, which forgets the status.
-    celery_worker = app.Worker(
+    program = app.Worker(
         pool_cls="threads",
         queues=queues.consumed_by(provider, load.registry(settings.load())),
         hostname=f"{provider}-{os.getpid()}@{socket.gethostname()}",
@@ -55,5 +55,5 @@ def celery_worker(provider: str, log_level: LogLevel = "info") -> int:
         without_gossip=True,
         without_heartbeat=True,
     )
-    celery_worker.start()
-    return celery_worker.exitcode or 0
+    program.start()
+    return program.exitcode or 0

@@ -90,13 +90,6 @@ _UNPUBLISH = sa.text("""
         ORDER BY published_at LIMIT :block FOR UPDATE SKIP LOCKED)
 """)
 
-_ANY_UNPUBLISHED = sa.text("""
-    SELECT EXISTS (
-        SELECT FROM shards s JOIN batches b ON b.id = s.batch_id
-        WHERE s.state = 'queued' AND s.published_at IS NULL
-          AND b.state = 'running' AND b.simulated = :simulated)
-""")
-
 # Besides what this sweep has put right: a publisher may have died between its commit and its messages.
 _UNPUBLISHED = sa.text("""
     SELECT EXISTS (
@@ -132,8 +125,8 @@ async def sweep(engine: AsyncEngine, router: call.Router, *, simulated: bool, ex
             for row in expired.all():
                 await _lost(connection, row, router, simulated=simulated)
             await connection.execute(_DEAD_WORKERS)
-        changed |= await _find_vanished(connection, simulated=simulated)
-        changed |= bool(await connection.scalar(_ANY_UNPUBLISHED, {"simulated": simulated}))
+        await _find_vanished(connection, simulated=simulated)
+        unpublished = bool(await connection.scalar(_UNPUBLISHED, {"simulated": simulated}))
         batches = {row.id for row in await connection.execute(_OPEN_BATCHES, {"simulated": simulated})}
     if batches:
         await write.complete(engine, batches)

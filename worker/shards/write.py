@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import asyncpg
 import sqlalchemy as sa
 import sqlalchemy.exc
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
@@ -64,8 +65,8 @@ _KNOWN_LATER = (
 
 # Attempts are keyed by the claim they were made under and results by their prompt: writing a flush again, or
 # after another worker answered, adds nothing. A worker that was taken for dead may still say how its calls
-# ended, and that replaces what was booked as unknown. Only the owner of a shard may end a prompt as failed: whoever
-# owns it now may still get an answer.
+# ended, which replaces what was booked as unknown. Only the owner of a shard may end a prompt as failed:
+# whoever owns it now may still get an answer.
 _INSERT = sa.text(f"""
     WITH call AS (
         SELECT * FROM unnest({", ".join(f"CAST(:{name} AS {kind}[])" for name, kind, _ in _COLUMNS)})
@@ -218,21 +219,39 @@ async def _insert_shards(connection: AsyncConnection, flush: book.Flush, owned: 
 
 
 async def _insert(connection: AsyncConnection, calls: Sequence[book.Call], fixed: dict[str, Any]) -> None:
-    """Insert the calls; one that Postgres cannot store is found by halving and stored without its text."""
+    """Insert the calls; one with a value that is refused is found by halving and stored without that."""
     values = {name: [value(call) for call in calls] for name, _, value in _COLUMNS}
     try:
         async with connection.begin_nested():
             await connection.execute(_INSERT, {**values, **fixed})
-    except (sqlalchemy.exc.DataError, sqlalchemy.exc.ProgrammingError) as e:
+    except sqlalchemy.exc.DBAPIError as e:
+        if not _is_about_values(e):
+            raise
         if len(calls) > 1:
             middle = len(calls) // 2
             await _insert(connection, calls[:middle], fixed)
             await _insert(connection, calls[middle:], fixed)
             return
         (call,) = calls
-        if call.response is None and call.content is None:
+        if call.response is not None or call.content is not None:
+            call.response = call.content = None
+        elif call.usage is not None:
+            # Numbers of tokens that no answer has: what the call cost is unknown.
+            call.usage = call.cost_usd = call.price_id = call.baseline_cost_usd = None
+        else:
             raise
-        call.response = call.content = None
         call.outcome, call.error_class = "failed", "malformed"
-        call.error_message = f"Postgres cannot store this answer ({type(e.orig).__name__})"
+        call.error_message = f"Postgres cannot store this answer ({type(_cause(e)).__name__})"
         await _insert(connection, calls, fixed)
+
+
+def _is_about_values(error: sqlalchemy.exc.DBAPIError) -> bool:
+    """Whether a value was refused, by Postgres or by asyncpg before it was sent.
+
+    SQLAlchemy has no class of its own for asyncpg's.
+    """
+    return isinstance(_cause(error), (asyncpg.DataError, ValueError))
+
+
+def _cause(error: sqlalchemy.exc.DBAPIError) -> BaseException | None:
+    return error.orig and error.orig.__cause__
