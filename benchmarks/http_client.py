@@ -81,9 +81,7 @@ async def turn(call: Call, requests: int) -> Turn:
 
     started, cpu = time.perf_counter(), time.process_time()
     await asyncio.gather(*(caller() for _ in range(IN_FLIGHT)))
-    return Turn(
-        requests / (time.perf_counter() - started), (time.process_time() - cpu) / requests * 1_000_000
-    )
+    return Turn(requests / (time.perf_counter() - started), (time.process_time() - cpu) / requests * 1_000_000)
 
 
 async def measure(url: str, requests: int, turns: int) -> dict[str, Turn]:
@@ -131,9 +129,7 @@ async def measure(url: str, requests: int, turns: int) -> dict[str, Turn]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="a few seconds instead of half a minute")
     parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()

@@ -2,10 +2,10 @@
 
     python benchmarks/worker_throughput.py --quick
 
-The client under test, worker or bare loop, runs on the first core; the instant simulator, Postgres and Valkey run
-on the second. The loop only posts the same bodies to the same server and reads the answers; the worker also takes
-shards from Celery, reads the prompts, understands and prices the answers and writes results and attempts. The
-loop is measured before and after the worker, so that a machine that changes its speed is seen.
+The client under test, worker or bare loop, runs on the first core; the instant simulator, Postgres and Valkey
+run on the second. The loop only posts the same bodies to the same server and reads the answers; the worker also
+takes shards from Celery, reads the prompts, understands and prices the answers and writes results and attempts.
+The loop is measured before and after the worker, so that a machine that changes its speed is seen.
 """
 
 from __future__ import annotations
@@ -104,7 +104,9 @@ async def measure_worker(prompts: int) -> tuple[float, float]:
                 raise SystemExit("the worker has stopped")
             await asyncio.sleep(0.5)
         peak_mb = int(Path(f"/proc/{process.pid}/status").read_text().split("VmHWM:")[1].split()[0]) / 1024
-        count, seconds, priced = await connection.fetchrow(RATE, batch.id)
+        row = await connection.fetchrow(RATE, batch.id)
+        assert row is not None
+        count, seconds, priced = row
         assert count == prompts and priced
         return count / float(seconds), peak_mb
     finally:
@@ -142,7 +144,8 @@ def main() -> None:
         rate, peak_mb = asyncio.run(measure_worker(prompts))
         after = measure_bare_loop(url, prompts)
     bare = (before + after) / 2
-    print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, {prompts:,} prompts")
+    machine = f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
+    print(f"{machine}, {prompts:,} prompts")
     print(f"bare aiohttp loop   {before:8,.0f} /s before, {after:,.0f} /s after")
     print(f"worker              {rate:8,.0f} /s, {rate / bare:.2f} of the bare loop, peak {peak_mb:.0f} MB")
 

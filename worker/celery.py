@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import celery
-from kombu import entity
+import redis.exceptions
+from kombu import entity, exceptions
 
+from worker import errors
 from worker import settings as settings_module
 from worker.local import servers
 from worker.routing import load, queues
@@ -61,19 +64,34 @@ app = celery.Celery("promptyard", set_as_current=True)
 app.add_defaults(_configuration)
 
 
+@contextlib.contextmanager
+def _reached() -> Iterator[None]:
+    try:
+        yield
+    except (exceptions.KombuError, redis.exceptions.RedisError, OSError) as e:
+        raise errors.ServerError(
+            f"The broker cannot be used ({type(e).__name__}). Nothing is lost: Postgres has the prompts, and "
+            "workers publish them once it is back."
+        ) from e
+
+
 def publish(shards: Iterable[tuple[uuid.UUID, str]]) -> None:
     """Publish one message for each (shard id, queue). Blocks for the network.
 
     Raises:
-        kombu.exceptions.OperationalError: the broker cannot be reached. None of them counts as published.
+        ServerError: the broker cannot be reached, or refuses. None of them counts as published.
     """
-    with app.producer_or_acquire() as producer, producer.batch():
+    with _reached(), app.producer_or_acquire() as producer, producer.batch():
         for shard_id, queue in shards:
             app.send_task(RUN_SHARD, args=[str(shard_id)], queue=queue, producer=producer)
 
 
 def messages_waiting(names: Iterable[str]) -> dict[str, int]:
-    """Count the messages in each queue that no worker has taken."""
-    with app.connection_or_acquire() as connection:
+    """Count the messages in each queue that no worker has taken. Blocks for the network.
+
+    Raises:
+        ServerError: the broker cannot be reached.
+    """
+    with _reached(), app.connection_or_acquire() as connection:
         channel = connection.default_channel
         return {name: channel._size(name) for name in names}

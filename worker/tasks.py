@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from typing import Any
 
@@ -12,6 +13,8 @@ from worker import errors, settings
 from worker.celery import RUN_SHARD, app
 from worker.routing import load, queues
 from worker.shards import engine, process
+
+log = logging.getLogger(__name__)
 
 _process: process.Process | None = None
 
@@ -33,12 +36,23 @@ def start_engine(instance: Any, **_: Any) -> None:
     global _process
     try:
         registry = load.registry(settings.load())
-        provider = queues.provider_of(list(instance.app.amqp.queues.consume_from), registry)
+        consumed = list(instance.app.amqp.queues.consume_from)
+        provider = queues.provider_of(consumed, registry)
+        foreign = set(consumed) - set(queues.consumed_by(provider, registry))
+        if foreign:
+            raise errors.SettingsError(
+                f"A worker for {provider} cannot serve {', '.join(sorted(foreign))}: "
+                f"{provider} is not in the first tier there. Leave it out of -Q."
+            )
         started = process.Process(provider)
         started.start()
     except errors.PromptyardError as e:
         print(f"promptyard: {e}", file=sys.stderr)
         raise SystemExit(2) from None
+    except Exception:
+        # Celery swallows what a signal's receiver raises, and would go on without an engine.
+        log.critical("the worker cannot start", exc_info=True)
+        raise SystemExit(1) from None
     _process = started
 
 
@@ -54,5 +68,7 @@ def stop_engine(**_: Any) -> None:
     """Drain the engine after Celery has stopped taking messages."""
     global _process
     if _process is not None:
-        _process.stop()
-        _process = None
+        stopped, _process = _process, None
+        stopped.stop()
+        if stopped.crashed:
+            raise SystemExit(1)

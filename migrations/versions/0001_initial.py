@@ -87,9 +87,7 @@ def create_prompts() -> None:
         sa.Column("custom_id", sa.Text, nullable=False),
         sa.Column("category", sa.Text, nullable=False),
         sa.Column("category_source", sa.Text, nullable=False),
-        sa.Column(
-            "confidence", sa.REAL, comment="of the classifier, 0 to 1; NULL when the category was given"
-        ),
+        sa.Column("confidence", sa.REAL, comment="of the classifier, 0 to 1; NULL when the category was given"),
         sa.Column("pinned", sa.Text, comment="provider/model that the line asks for; it never falls back"),
         sa.Column("body", pg.JSON, nullable=False, comment="OpenAI chat request without the model"),
         sa.Column("metadata", pg.JSON, comment="fields of the line that are not part of the request"),
@@ -116,9 +114,7 @@ def create_workers() -> None:
         instant("stopped_at"),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_workers")),
     )
-    op.create_index(
-        "ix_workers_live", "workers", ["provider"], postgresql_where=sa.text("stopped_at IS NULL")
-    )
+    op.create_index("ix_workers_live", "workers", ["provider"], postgresql_where=sa.text("stopped_at IS NULL"))
 
 
 def create_shards() -> None:

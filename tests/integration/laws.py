@@ -74,9 +74,7 @@ async def assert_laws(yard: yards.Yard, *keys: str, may_double: bool = False) ->
     ):
         for key in keys:
             # A row as text holds all its columns.
-            assert not await yard.count(f"{table} AS t", "strpos(t::text, $1) > 0", key), (
-                f"a key is in {table}"
-            )
+            assert not await yard.count(f"{table} AS t", "strpos(t::text, $1) > 0", key), f"a key is in {table}"
 
 
 async def billed_usd(yard: yards.Yard, calls: Iterable[billing.Call]) -> Fraction:

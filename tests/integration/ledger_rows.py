@@ -54,9 +54,7 @@ async def worker(connection: AsyncConnection, provider: str = "groq", **columns:
     return int((await connection.execute(insert)).scalar_one())
 
 
-async def shard(
-    connection: AsyncConnection, batch_id: int, prompt_nos: list[int], **columns: Any
-) -> uuid.UUID:
+async def shard(connection: AsyncConnection, batch_id: int, prompt_nos: list[int], **columns: Any) -> uuid.UUID:
     shard_id = uuid.uuid4()
     values = {
         "id": shard_id,

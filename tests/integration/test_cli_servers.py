@@ -37,9 +37,7 @@ def verdicts(done: command.Done) -> dict[str, str]:
     return {check["name"]: check["verdict"] for check in done.json["checks"]}
 
 
-def test_doctor_finds_nothing_wrong_and_shows_no_secret(
-    promptyard: command.Command, database_url: str
-) -> None:
+def test_doctor_finds_nothing_wrong_and_shows_no_secret(promptyard: command.Command, database_url: str) -> None:
     done = promptyard("doctor", "--json")
     found = verdicts(done)
     assert (done.status, done.err) == (0, "")
@@ -118,9 +116,7 @@ def test_doctor_says_that_the_simulator_is_gone(promptyard: command.Command) -> 
     assert verdicts(done)["simulator"] == "problem"
 
 
-async def test_providers_shows_prices_keys_and_workers(
-    promptyard: command.Command, database_url: str
-) -> None:
+async def test_providers_shows_prices_keys_and_workers(promptyard: command.Command, database_url: str) -> None:
     engine = database.engine(database_url)
     try:
         async with engine.begin() as connection:

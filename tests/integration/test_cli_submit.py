@@ -78,9 +78,7 @@ def test_a_strict_submission_stores_nothing_and_says_which_line(promptyard: comm
         (["submit", "-", "--nmae", "x"], "See `promptyard submit --help`."),
     ],
 )
-def test_what_cannot_be_done_is_one_line(
-    promptyard: command.Command, arguments: list[str], said: str
-) -> None:
+def test_what_cannot_be_done_is_one_line(promptyard: command.Command, arguments: list[str], said: str) -> None:
     done = promptyard(*arguments)
     assert (done.status, done.out) == (2, "")
     errors = [line for line in done.err.splitlines() if line.startswith("promptyard: ")]

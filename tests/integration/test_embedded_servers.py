@@ -444,9 +444,7 @@ def test_state_tells_what_runs_and_starts_nothing(home: Path, command: Callable[
     assert postgres.log.exists() and postgres.data.is_dir()
 
 
-async def test_keys_and_prompts_reach_no_server_and_no_log(
-    home: Path, command: Callable[..., Command]
-) -> None:
+async def test_keys_and_prompts_reach_no_server_and_no_log(home: Path, command: Callable[..., Command]) -> None:
     url = command(OPENAI_API_KEY="sk-secret", **NO_BROKER).said()["database"]
     await ask(url, "CREATE TABLE prompts (body text PRIMARY KEY CHECK (body <> 'prompt-a'))")
     await ask(url, "INSERT INTO prompts VALUES ('prompt-b')")
@@ -506,9 +504,7 @@ def test_a_start_that_was_killed_half_way_is_made_good(home: Path, command: Call
     assert "database" in command(**NO_BROKER).said()
 
 
-def test_a_keeper_is_small_and_needs_no_installed_package(
-    home: Path, command: Callable[..., Command]
-) -> None:
+def test_a_keeper_is_small_and_needs_no_installed_package(home: Path, command: Callable[..., Command]) -> None:
     command(**NO_DATABASE).said()
 
     pid = parent(server(home, "valkey").pid)

@@ -383,9 +383,7 @@ async def test_an_httpx_client_runs_over_the_transport() -> None:
         serving(answering(head + packed)) as server,
         httpx.AsyncClient(transport=http.Client()) as client,
     ):
-        response = await client.post(
-            server.url, params={"a": "b c"}, json={"q": 1}, headers={"x-api-key": "k"}
-        )
+        response = await client.post(server.url, params={"a": "b c"}, json={"q": 1}, headers={"x-api-key": "k"})
     assert (response.status_code, response.json()) == (201, {"a": 1})
     head, body = server.requests[0]
     assert head.startswith(b"POST /v1/chat/completions?a=b+c HTTP/1.1\r\n") or b"?a=b%20c " in head

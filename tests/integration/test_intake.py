@@ -125,9 +125,7 @@ async def test_a_file_becomes_a_batch_with_prompts_and_shards(engine: AsyncEngin
         (4, "prompt-4", REGISTRY.default_category, "default", False, None, None),
         (5, "prompt-5", "code", "given", True, llama, None),
     ]
-    bodies = await query(
-        engine, "SELECT body::text FROM prompts WHERE prompt_no IN (1, 5) ORDER BY prompt_no"
-    )
+    bodies = await query(engine, "SELECT body::text FROM prompts WHERE prompt_no IN (1, 5) ORDER BY prompt_no")
     assert [json.loads(body) for (body,) in bodies] == [
         {"messages": [{"role": "user", "content": "Hi"}], "temperature": 0.5},
         {"messages": [{"role": "user", "content": "NUL \0"}]},

@@ -39,9 +39,7 @@ async def rows(url: str, sql: str) -> list[tuple[Any, ...]]:
         await connection.close()
 
 
-async def test_an_async_iterable_becomes_a_batch_whose_shards_are_published(
-    ours: str, broker_url: str
-) -> None:
+async def test_an_async_iterable_becomes_a_batch_whose_shards_are_published(ours: str, broker_url: str) -> None:
     async def prompts() -> AsyncIterator[dict[str, Any] | str]:
         yield {"prompt": "Hi", "id": "a", "category": "simple_qa"}
         yield "Write a Python function that adds two numbers."
@@ -139,9 +137,7 @@ async def test_an_unknown_category_is_refused_before_a_server_is_needed(
 
 
 def test_importing_the_package_imports_nothing_heavy() -> None:
-    program = (
-        "import sys, worker; print([m for m in ('sqlalchemy', 'celery', 'msgspec') if m in sys.modules])"
-    )
+    program = "import sys, worker; print([m for m in ('sqlalchemy', 'celery', 'msgspec') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True, text=True)
     assert done.stdout.strip() == "[]"
     assert not hasattr(worker, "nothing")

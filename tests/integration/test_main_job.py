@@ -100,6 +100,7 @@ async def test_the_result_file_has_an_openai_line_for_every_prompt_in_input_orde
     await staffed.completed(batch_id)
 
     results = await staffed.results(batch_id)
+    await laws.assert_laws(staffed)
 
     assert [result["custom_id"] for result in results] == [line["custom_id"] for line in lines]
     stored = dict(
@@ -123,9 +124,7 @@ async def test_the_result_file_has_an_openai_line_for_every_prompt_in_input_orde
         assert usage["total_tokens"] == usage["prompt_tokens"] + usage["completion_tokens"] > 0
 
 
-async def test_what_a_dead_provider_leaves_goes_to_the_next_one_of_the_chain(
-    staffed: Yard, bill: Bill
-) -> None:
+async def test_what_a_dead_provider_leaves_goes_to_the_next_one_of_the_chain(staffed: Yard, bill: Bill) -> None:
     staffed.simulator.set_faults("groq:server_error=1.0")
     batch_id = await staffed.submit(yards.mixed(500))
     await staffed.completed(batch_id)
@@ -202,6 +201,7 @@ async def test_a_retry_waits_as_long_as_the_provider_asks(staffed: Yard, bill: B
         if earlier.provider == later.provider
     ]
     assert len(calls) == 40 and waits and min(waits) >= 1.5
+    await laws.assert_laws(staffed)
 
 
 async def test_a_paused_batch_makes_no_call_until_it_is_resumed(staffed: Yard, bill: Bill) -> None:
@@ -280,6 +280,7 @@ async def test_failed_prompts_run_again_and_the_others_do_not(staffed: Yard, bil
     await staffed.completed(batch_id)
 
     await staffed.do("status", str(batch_id))
+    await laws.assert_laws(staffed)
     await laws.assert_bill(staffed, batch_id, bill.calls())
     assert await staffed.count("attempts", "batch_id = $1", batch_id) == 30 + 30 + 10
     assert await staffed.count("results", "batch_id = $1 AND state = 'succeeded'", batch_id) == 40

@@ -115,6 +115,21 @@ async def test_ctrl_c_stops_in_good_order_and_the_same_command_goes_on(
     ]
 
 
+async def test_ctrl_c_while_the_workers_are_starting_says_no_more_than_that(yard: Yard, mark: str) -> None:
+    yard.slow(300)
+    run = yard.start("run", str(yard.file(yards.mixed(200))), env={"YARD_MARK": mark})
+
+    async def is_stored() -> bool:
+        return await yard.count("batches") > 0
+
+    await yards.until(is_stored, "the batch is stored")
+    os.killpg(run.process.pid, signal.SIGINT)
+    assert await run.ended(within_s=20) == 130
+    assert "same command again" in run.said and "Traceback" not in run.said
+    await all_gone(mark)
+    assert not await yard.count("shards", "state = 'running'")
+
+
 async def test_a_run_that_is_killed_leaves_no_process_and_can_go_on(yard: Yard, mark: str) -> None:
     arguments = [
         "run",

@@ -151,9 +151,7 @@ async def test_two_upgrades_at_once_are_safe(empty_database_url: str) -> None:
 
 
 async def test_two_processes_may_upgrade_at_once(empty_database_url: str) -> None:
-    program = (
-        "import asyncio, sys; from worker.ledger import schema; asyncio.run(schema.upgrade(sys.argv[1]))"
-    )
+    program = "import asyncio, sys; from worker.ledger import schema; asyncio.run(schema.upgrade(sys.argv[1]))"
     started = [
         await asyncio.create_subprocess_exec(sys.executable, "-c", program, empty_database_url)
         for _ in range(2)
@@ -206,9 +204,7 @@ def test_the_alembic_command_works_in_a_checkout(empty_database_url: str) -> Non
 
 def test_an_installed_package_finds_its_migrations(empty_database_url: str, tmp_path: Path) -> None:
     # Given the package as the wheel lays it out
-    build = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["hatch"][
-        "build"
-    ]
+    build = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["hatch"]["build"]
     for source, target in build["targets"]["wheel"]["force-include"].items():
         shutil.copytree(REPOSITORY / source, tmp_path / target)
     shutil.copytree(REPOSITORY / "worker", tmp_path / "worker", dirs_exist_ok=True)

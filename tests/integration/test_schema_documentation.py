@@ -39,8 +39,7 @@ def documented() -> dict[str, list[tuple[str, str]]]:
     """Relation -> columns with their types, in the order of the page."""
     sections = re.findall(r"^### `(\w+)`\n(.*?)(?=^##)", PAGE, re.MULTILINE | re.DOTALL)
     return {
-        name: re.findall(r"^\| `(\w+)` \| (.+?) \| .+ \|$", section, re.MULTILINE)
-        for name, section in sections
+        name: re.findall(r"^\| `(\w+)` \| (.+?) \| .+ \|$", section, re.MULTILINE) for name, section in sections
     }
 
 

@@ -99,7 +99,7 @@ async def test_a_heartbeat_renews_what_is_the_workers_and_names_the_state_of_its
     before = await shard_work.rows(engine, ends, id=shard_id)
 
     await shard_work.execute(engine, "UPDATE batches SET state = 'paused' WHERE id = 1")
-    mine = await lease.renew(engine, worker_id, lease_s=600, calls_in_flight=7)
+    mine = await lease.renew(engine, worker_id, [shard_id, other_id], lease_s=600, calls_in_flight=7)
 
     assert mine == {(shard_id, held.fence): "paused"}
     assert await shard_work.rows(engine, ends, id=shard_id) > before

@@ -35,8 +35,8 @@ async def engine(
     await engine.dispose()
 
 
-async def swept(engine: AsyncEngine, *, expire_leases: bool = True) -> bool:
-    return await sweep.sweep(engine, shard_work.ROUTER, simulated=False, expire_leases=expire_leases)
+async def swept(engine: AsyncEngine, *, lease_s: float | None = 12.0) -> bool:
+    return await sweep.sweep(engine, shard_work.ROUTER, simulated=False, lease_s=lease_s)
 
 
 async def a_shard(
@@ -86,8 +86,7 @@ async def test_the_shard_of_a_dead_worker_runs_again_and_its_calls_are_booked_as
     ) == [("queued", "code.cerebras", str(shard_work.GPT_OSS), [1, 2, 3], 2, 1, "lost", None, None, None)]
     assert await shard_work.rows(
         engine,
-        "SELECT prompt_no, shard_id, fence, outcome, error_class, cost_usd, provider FROM attempts "
-        "ORDER BY 1",
+        "SELECT prompt_no, shard_id, fence, outcome, error_class, cost_usd, provider FROM attempts ORDER BY 1",
     ) == [(number, shard_id, 3, "unknown", "lost", None, "cerebras") for number in (1, 3)]
 
 
@@ -113,7 +112,7 @@ async def test_a_prompt_that_has_lost_every_worker_ends_as_failed(engine: AsyncE
 
 async def test_a_lease_that_holds_or_that_nobody_could_renew_is_left(engine: AsyncEngine) -> None:
     await a_lost_shard(engine, [1])
-    assert not await swept(engine, expire_leases=False)
+    assert not await swept(engine, lease_s=None)
     await shard_work.execute(engine, "UPDATE shards SET lease_until = :soon", soon=SOON)
     assert not await swept(engine)
     assert await shard_work.rows(engine, "SELECT state, fence FROM shards") == [("running", 3)]

@@ -186,8 +186,7 @@ async def test_what_was_booked_as_unknown_is_replaced_when_it_is_known(
     await shard_work.write_down(engine, shard_work.flush_of(shard_work.failed(held, 1, **doubt)), worker_id)
     assert await shard_work.rows(
         engine,
-        "SELECT prompt_no, outcome, error_class, http_status, output_tokens, cost_usd FROM attempts "
-        "ORDER BY 1",
+        "SELECT prompt_no, outcome, error_class, http_status, output_tokens, cost_usd FROM attempts ORDER BY 1",
     ) == [(1, "succeeded", None, 200, 10, Decimal("0.001")), (2, "unknown", "lost", 500, None, None)]
 
 
@@ -248,8 +247,7 @@ async def test_of_two_workers_that_close_the_last_shards_at_once_one_completes_t
     for _ in range(10):
         await shard_work.execute(engine, "TRUNCATE batches RESTART IDENTITY CASCADE")
         both = [
-            await shard_work.held(engine, shard_id, worker_id)
-            for shard_id in await batch_of(engine, [1], [2])
+            await shard_work.held(engine, shard_id, worker_id) for shard_id in await batch_of(engine, [1], [2])
         ]
         flushes = [shard_work.flush_of(shard_work.ended(held, min(held.left))) for held in both]
         await asyncio.gather(*(shard_work.write_down(engine, flush, worker_id) for flush in flushes))
@@ -259,16 +257,13 @@ async def test_of_two_workers_that_close_the_last_shards_at_once_one_completes_t
 async def test_an_answer_to_a_cancelled_batch_is_paid_for_and_comes_too_late(
     engine: AsyncEngine, worker_id: int, held: claim.Held
 ) -> None:
-    async with engine.begin() as connection:
-        assert await steer.cancel(connection, held.batch_id) == 4
+    assert await steer.cancel(engine, held.batch_id) == 4
     await shard_work.write_down(engine, shard_work.flush_of(shard_work.ended(held, 1)), worker_id)
     assert held.lost
     assert await shard_work.rows(engine, "SELECT outcome, cost_usd FROM attempts") == [
         ("succeeded", Decimal("0.001"))
     ]
-    assert await shard_work.rows(engine, "SELECT state, count(*) FROM results GROUP BY 1") == [
-        ("cancelled", 4)
-    ]
+    assert await shard_work.rows(engine, "SELECT state, count(*) FROM results GROUP BY 1") == [("cancelled", 4)]
     assert await shards(engine) == [("cancelled", [1, 2, 3, 4])]
     assert await shard_work.rows(engine, "SELECT state FROM batches") == [("cancelled",)]
 

@@ -195,9 +195,7 @@ def test_a_retry_of_a_prompt_can_succeed_and_a_run_repeats_itself() -> None:
     def statuses() -> list[list[int]]:
         with process.running() as fresh:
             fresh.set_faults("groq:server_error=0.5")
-            return [
-                [client.ask(fresh.url, "groq", f"prompt {n}").status for _ in range(4)] for n in range(12)
-            ]
+            return [[client.ask(fresh.url, "groq", f"prompt {n}").status for _ in range(4)] for n in range(12)]
 
     found = statuses()
     assert any(row[0] == 500 and 200 in row for row in found)

@@ -94,9 +94,7 @@ def test_a_429_says_it_the_provider_s_own_way_by_default(
         ("cerebras", "scope=tokens", "token_quota_exceeded"),
     ],
 )
-def test_a_429_says_what_ran_out(
-    running: process.Simulator, provider: str, options: str, marker: str
-) -> None:
+def test_a_429_says_what_ran_out(running: process.Simulator, provider: str, options: str, marker: str) -> None:
     running.set_faults(f"{provider}:rate_limited,{options}")
     answer = client.ask(running.url, provider)
     assert answer.status == 429 and marker in answer.body.decode()

@@ -50,7 +50,9 @@ async def running_shard(connection: AsyncConnection, batch_id: int, prompt_nos: 
     )
 
 
-async def test_cancel_gives_every_open_prompt_its_result(connection: AsyncConnection) -> None:
+async def test_cancel_gives_every_open_prompt_its_result(
+    engine: AsyncEngine, connection: AsyncConnection
+) -> None:
     batch_id = await rows.batch(connection, 6)
     await rows.result(connection, batch_id, 1)
     await rows.failed_result(connection, batch_id, 2)
@@ -59,7 +61,9 @@ async def test_cancel_gives_every_open_prompt_its_result(connection: AsyncConnec
     await running_shard(connection, batch_id, [4])
     await rows.shard(connection, batch_id, [5, 6])
 
-    assert await steer.cancel(connection, batch_id) == 4
+    await connection.commit()
+
+    assert await steer.cancel(engine, batch_id) == 4
 
     found = await connection.execute(
         sa.text("SELECT prompt_no, state, attempts, error_class FROM results ORDER BY prompt_no")
@@ -78,10 +82,24 @@ async def test_cancel_gives_every_open_prompt_its_result(connection: AsyncConnec
     assert await value(connection, "SELECT finished_at IS NOT NULL FROM batches")
 
 
-async def test_cancel_leaves_other_batches_alone(connection: AsyncConnection) -> None:
+async def test_cancel_can_be_finished_after_it_was_interrupted(
+    engine: AsyncEngine, connection: AsyncConnection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(steer, "CANCEL_BLOCK", 2)
+    batch_id = await rows.batch(connection, 5)
+    await rows.shard(connection, batch_id, [1, 2, 3, 4, 5])
+    await connection.commit()
+    assert await steer.cancel(engine, batch_id) == 5
+    await connection.execute(sa.text("DELETE FROM results WHERE prompt_no > 2"))
+    await connection.commit()
+    assert await steer.cancel(engine, batch_id) == 3
+
+
+async def test_cancel_leaves_other_batches_alone(engine: AsyncEngine, connection: AsyncConnection) -> None:
     batch_id, other = await rows.batch(connection, 1), await rows.batch(connection, 1)
     await rows.shard(connection, other, [1])
-    await steer.cancel(connection, batch_id)
+    await connection.commit()
+    await steer.cancel(engine, batch_id)
     assert await state(connection, other) == "running"
     assert await value(connection, "SELECT state FROM shards") == "queued"
 
@@ -95,7 +113,7 @@ async def test_cancel_also_ends_what_a_worker_was_just_handing_on(engine: AsyncE
         lock = sa.text("SELECT FROM shards WHERE id = :id FOR UPDATE")
         await worker.execute(lock, {"id": shard_id})
         # When the batch is cancelled, it waits for the worker
-        cancelling = asyncio.create_task(cancel(engine, batch_id))
+        cancelling = asyncio.create_task(steer.cancel(engine, batch_id))
         await until_one_waits_for_a_lock(looker)
         await rows.shard(worker, batch_id, [2], queue="code.openai")
         await rows.result(worker, batch_id, 1)
@@ -110,15 +128,9 @@ async def test_cancel_also_ends_what_a_worker_was_just_handing_on(engine: AsyncE
         assert [tuple(row) for row in found] == [(1, "succeeded"), (2, "cancelled")]
 
 
-async def cancel(engine: AsyncEngine, batch_id: int) -> int:
-    async with engine.begin() as connection:
-        return await steer.cancel(connection, batch_id)
-
-
 async def until_one_waits_for_a_lock(connection: AsyncConnection) -> None:
     waiting = sa.text(
-        "SELECT count(*) FROM pg_stat_activity"
-        " WHERE datname = current_database() AND wait_event_type = 'Lock'"
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
     )
     async with asyncio.timeout(10):
         while not (await connection.execute(waiting)).scalar_one():
@@ -203,12 +215,14 @@ FORBIDDEN = [
 
 @pytest.mark.parametrize(("verb", "batch_state", "advice"), FORBIDDEN)
 async def test_what_a_state_forbids_is_refused_with_the_reason(
-    connection: AsyncConnection, verb: str, batch_state: str, advice: str
+    engine: AsyncEngine, connection: AsyncConnection, verb: str, batch_state: str, advice: str
 ) -> None:
     batch_id = await rows.batch(connection, 1, state=batch_state)
+    await rows.result(connection, batch_id, 1)
+    await connection.commit()
     options: dict[str, Any] = {"usable": USABLE, "shard_prompts": 200} if verb == "retry" else {}
     with pytest.raises(errors.BatchError, match=advice):
-        await getattr(steer, verb)(connection, batch_id, **options)
+        await getattr(steer, verb)(engine if verb == "cancel" else connection, batch_id, **options)
     assert await state(connection, batch_id) == batch_state
 
 

@@ -61,9 +61,7 @@ async def spent(connection: AsyncConnection) -> int:
         output_tokens=3,
         cost_usd=Decimal("0.0000001"),
     )
-    await rows.failed_attempt(
-        connection, batch_id, 4, outcome="unknown", error_class="lost", http_status=None
-    )
+    await rows.failed_attempt(connection, batch_id, 4, outcome="unknown", error_class="lost", http_status=None)
     await rows.failed_result(connection, batch_id, 4, error_class="lost", error_message="the worker died")
     return batch_id
 
@@ -260,9 +258,7 @@ async def test_progress_names_providers_queues_rate_and_spend(connection: AsyncC
     await rows.worker(connection, "openai")
     await rows.shard(connection, batch_id, [], state="done")
     await rows.shard(connection, batch_id, [2], state="waiting", queue="code.groq", not_before=now + second)
-    await rows.shard(
-        connection, batch_id, [3], state="running", worker_id=worker_id, lease_until=now + second
-    )
+    await rows.shard(connection, batch_id, [3], state="running", worker_id=worker_id, lease_until=now + second)
     await rows.shard(connection, batch_id, [4, 5], created_at=now - 9 * second)
     other = await rows.batch(connection, 1)
     await rows.shard(connection, other, [1])

@@ -63,9 +63,7 @@ async def test_a_worker_that_is_told_to_stop_finishes_its_calls_and_hands_the_re
     assert await yard.rows(
         "SELECT state, sum(cardinality(prompt_nos)) FROM shards WHERE state <> 'done' GROUP BY 1"
     ) == [("queued", PROMPTS - answered)]
-    queued = {
-        str(shard_id) for (shard_id,) in await yard.rows("SELECT id FROM shards WHERE state = 'queued'")
-    }
+    queued = {str(shard_id) for (shard_id,) in await yard.rows("SELECT id FROM shards WHERE state = 'queued'")}
     assert queued <= shards_in(yard)
 
     yard.slow(0)
@@ -86,9 +84,7 @@ async def test_calls_that_outlast_the_grace_period_are_booked_as_unknown(yard: Y
         "SELECT outcome, error_class, cost_usd, input_tokens, count(*) FROM attempts GROUP BY 1, 2, 3, 4"
     ) == [("unknown", "lost", None, None, WINDOW)]
     assert await yard.count("results") == 0
-    assert (
-        await yard.value("SELECT sum(cardinality(prompt_nos)) FROM shards WHERE state = 'queued'") == PROMPTS
-    )
+    assert await yard.value("SELECT sum(cardinality(prompt_nos)) FROM shards WHERE state = 'queued'") == PROMPTS
 
     yard.slow(0)
     yard.worker("groq")

@@ -63,9 +63,7 @@ async def until(condition: Callable[[], Awaitable[T]], what: str, within_s: floa
 class Command:
     """A command of ours as a process, its output in a file."""
 
-    def __init__(
-        self, arguments: list[str], env: Mapping[str, str], log: Path, cwd: Path, stdin: int
-    ) -> None:
+    def __init__(self, arguments: list[str], env: Mapping[str, str], log: Path, cwd: Path, stdin: int) -> None:
         self.log = log
         with log.open("wb") as output:
             self.process = subprocess.Popen(
@@ -218,9 +216,7 @@ class Yard:
         """Wait until the workers have said, with a heartbeat, that so many calls are in flight."""
 
         async def are_out() -> bool:
-            return bool(
-                await self.value("SELECT coalesce(sum(calls_in_flight), 0) >= $1 FROM workers", count)
-            )
+            return bool(await self.value("SELECT coalesce(sum(calls_in_flight), 0) >= $1 FROM workers", count))
 
         await until(are_out, f"{count} calls in flight")
 

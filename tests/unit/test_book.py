@@ -76,7 +76,7 @@ def test_prompts_that_go_the_same_way_share_a_shard_which_waits_for_the_last_of_
         flush.send_on(
             owner, prompt_no, book.move(owner, decide.Retry(NOW), "transient", called=True), not_before
         )
-    (new,) = flush.new_shards.values()
+    (new,) = flush.new_shards
     assert new.prompts == [(shard, 1), (other, 3), (shard, 2)]
     assert new.not_before == later
 
@@ -86,7 +86,7 @@ def test_prompts_with_another_history_get_a_shard_of_their_own() -> None:
     flush = book.Flush()
     for owner, prompt_no in ((first, 1), (second, 2)):
         flush.send_on(owner, prompt_no, book.move(owner, decide.Retry(NOW), "transient", called=True), None)
-    assert len({shard.id for shard in flush.new_shards.values()}) == 2
+    assert len({shard.id for shard in flush.new_shards}) == 2
 
 
 def test_a_flush_without_anything_is_false_and_one_with_a_touched_shard_is_true() -> None:

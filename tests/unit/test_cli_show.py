@@ -42,9 +42,7 @@ def test_a_duration_is_shown_in_two_units(seconds: float, shown: str) -> None:
     assert show.duration(seconds) == shown
 
 
-@pytest.mark.parametrize(
-    ("part", "whole", "shown"), [(0, 0, "-"), (999, 1000, "99 %"), (1000, 1000, "100 %")]
-)
+@pytest.mark.parametrize(("part", "whole", "shown"), [(0, 0, "-"), (999, 1000, "99 %"), (1000, 1000, "100 %")])
 def test_a_hundred_percent_means_all(part: int, whole: int, shown: str) -> None:
     assert show.share(part, whole) == shown
 

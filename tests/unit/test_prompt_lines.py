@@ -120,9 +120,7 @@ def test_tools_images_and_schemas_go_through_unchanged() -> None:
             "type": "json_schema",
             "json_schema": {"name": "s", "schema": {"type": "object"}},
         },
-        "tools": [
-            {"type": "function", "function": {"name": "f", "parameters": {"type": "object", "x": 0.5}}}
-        ],
+        "tools": [{"type": "function", "function": {"name": "f", "parameters": {"type": "object", "x": 0.5}}}],
         "tool_choice": {"type": "function", "function": {"name": "f"}},
         "parallel_tool_calls": False,
         "reasoning_effort": "low",

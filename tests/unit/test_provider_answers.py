@@ -101,9 +101,7 @@ THOUGHT = {"type": "thinking", "thinking": "hm", "signature": "s"}
         ("anthropic_messages", anthropic([], "model_context_window_exceeded"), "", "length", CACHED),
         (
             "anthropic_messages",
-            anthropic(
-                [{"type": "text", "text": "a"}, THOUGHT, {"type": "text", "text": "b"}], "stop_sequence"
-            ),
+            anthropic([{"type": "text", "text": "a"}, THOUGHT, {"type": "text", "text": "b"}], "stop_sequence"),
             "ab",
             "stop",
             CACHED,
@@ -229,9 +227,7 @@ def test_a_refusal_says_why() -> None:
     assert failure("openai_chat", openai({"refusal": "I can't help."})).message == "I can't help."
 
 
-@pytest.mark.parametrize(
-    "body", [b"", b"{", b"[]", b"null", b"[" * 100_000, b'{"choices":"\xff"}', b"<html>"]
-)
+@pytest.mark.parametrize("body", [b"", b"{", b"[]", b"null", b"[" * 100_000, b'{"choices":"\xff"}', b"<html>"])
 @pytest.mark.parametrize("dialect", list(dialects.BY_NAME))
 def test_what_cannot_be_read_is_malformed(dialect: registry.Dialect, body: bytes) -> None:
     with pytest.raises(CallError) as caught:

@@ -298,8 +298,7 @@ def test_a_key_that_a_provider_repeats_is_taken_out(key: str) -> None:
     assert key not in str(error)
     assert key not in (error.body or "")
     assert (
-        error.message == "Incorrect API key provided: [key] Bearer [key] was sent."
-        or "[key]" in error.message
+        error.message == "Incorrect API key provided: [key] Bearer [key] was sent." or "[key]" in error.message
     )
 
 

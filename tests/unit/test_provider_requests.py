@@ -105,9 +105,7 @@ NEEDS: dict[registry.Capability, dict[str, Any]] = {
     "tools": {"tools": [WEATHER]},
     "images": {"messages": CONVERSATION["messages"][:2]},
     "json_object": {"response_format": {"type": "json_object"}},
-    "json_schema": {
-        "response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": SCHEMA}}
-    },
+    "json_schema": {"response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": SCHEMA}}},
     "seed": {"seed": 7},
     "stop": {"stop": ["a"]},
     "reasoning_effort": {"reasoning_effort": "low"},

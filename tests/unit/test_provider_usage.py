@@ -165,7 +165,5 @@ def test_the_buckets_add_up_to_the_total_of_every_provider(
         candidatesTokenCount=said,
         thoughtsTokenCount=reasoning,
     )
-    assert (
-        usage.openai(openai) == usage.anthropic(anthropic) == Usage(fresh, read, written, output, reasoning)
-    )
+    assert usage.openai(openai) == usage.anthropic(anthropic) == Usage(fresh, read, written, output, reasoning)
     assert usage.gemini(gemini) == Usage(fresh, read, 0, output, reasoning)

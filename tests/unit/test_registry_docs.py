@@ -32,9 +32,7 @@ def test_the_commented_server_of_the_shipped_file_works_once_uncommented() -> No
     _, _, commented = SHIPPED.partition("In a file of your own:\n#\n")
     text = "\n".join(line.removeprefix("#").removeprefix(" ") for line in commented.splitlines())
     usable = load.usable(load.parse(text, source="registry.toml"), {})
-    assert {route.provider for chain in usable.chains.values() for tier in chain for route in tier} == {
-        "local"
-    }
+    assert {route.provider for chain in usable.chains.values() for tier in chain for route in tier} == {"local"}
 
 
 @pytest.mark.parametrize(

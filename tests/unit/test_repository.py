@@ -222,9 +222,7 @@ def test_the_mixed_example_has_the_traffic_mix_and_categories_of_the_registry(
 @pytest.mark.parametrize(
     ("name", "prompt_count"), [("mixed.jsonl", 60), ("plain.txt", 10), ("openai_batch.jsonl", 5)]
 )
-def test_every_line_of_the_examples_is_taken(
-    shipped: registry.Registry, name: str, prompt_count: int
-) -> None:
+def test_every_line_of_the_examples_is_taken(shipped: registry.Registry, name: str, prompt_count: int) -> None:
     keys = {provider.key_env: "key" for provider in shipped.providers.values() if provider.key_env}
     parser = lines.Parser(load.usable(shipped, keys))
 

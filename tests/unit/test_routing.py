@@ -67,9 +67,7 @@ def test_with_every_key_nothing_is_left_out() -> None:
 def test_a_category_without_any_provider_names_the_keys_to_set() -> None:
     usable = load.usable(shipped(), {})
     assert usable.categories_without_provider == list(usable.registry.categories)
-    with pytest.raises(
-        errors.RegistryError, match=r"No provider for code has a key.*CEREBRAS_API_KEY, GROQ_"
-    ):
+    with pytest.raises(errors.RegistryError, match=r"No provider for code has a key.*CEREBRAS_API_KEY, GROQ_"):
         usable.require("code")
 
 

@@ -75,8 +75,7 @@ def test_the_page_lists_every_setting_with_its_default_and_meaning() -> None:
 def test_the_page_lists_the_variable_of_every_providers_key() -> None:
     shipped = load.registry(settings.Settings())
     expected = {
-        f"{provider.title} (`{name}`)": f"`{provider.key_env}`"
-        for name, provider in shipped.providers.items()
+        f"{provider.title} (`{name}`)": f"`{provider.key_env}`" for name, provider in shipped.providers.items()
     }
     assert {provider: key for provider, key in listed("Keys")} == expected
 

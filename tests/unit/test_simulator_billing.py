@@ -65,9 +65,7 @@ def test_calls_keep_their_numbers_when_one_provider_is_asked_for() -> None:
     ledger = billing.Ledger()
     providers = itertools.islice(itertools.cycle(["groq", "zai"]), 5000)
     for provider in providers:
-        ledger.record(
-            billing.Entry(provider, "m", "openai_chat", 200, True, None, types.Usage(1), DIGEST), 0.0
-        )
+        ledger.record(billing.Entry(provider, "m", "openai_chat", 200, True, None, types.Usage(1), DIGEST), 0.0)
     found = calls_of(ledger, "zai")
     assert [call.call_no for call in found] == list(range(2, 5001, 2))
     assert found[0].response_id == billing.response_id("openai_chat", 2)
@@ -76,9 +74,7 @@ def test_calls_keep_their_numbers_when_one_provider_is_asked_for() -> None:
 
 def test_a_million_calls_would_take_less_than_a_hundred_megabytes() -> None:
     ledger, calls = billing.Ledger(), 20_000
-    entry = billing.Entry(
-        "groq", "m", "openai_chat", 200, True, None, types.Usage(1000, 2, 3, 400, 5), DIGEST
-    )
+    entry = billing.Entry("groq", "m", "openai_chat", 200, True, None, types.Usage(1000, 2, 3, 400, 5), DIGEST)
     tracemalloc.start()
     for at in range(calls):
         ledger.record(entry, float(at))

@@ -43,9 +43,7 @@ def _words(weight: float, words: str) -> dict[str, float]:
 WORDS: Mapping[str, Mapping[str, float]] = {
     CODE: {
         **_words(2.5, "python javascript typescript java kotlin golang rust php perl ruby bash sql postgres"),
-        **_words(
-            2.5, "mysql sqlite bigquery numpy pandas regex css html json xml api http docker kubernetes"
-        ),
+        **_words(2.5, "mysql sqlite bigquery numpy pandas regex css html json xml api http docker kubernetes"),
         **_words(2.5, "git npm pip django dataframe jquery codebase refactor unittest stacktrace segfault"),
         **_words(2.5, "compiler stdin stdout csv yaml"),
         **_words(1.5, "function functions code coding script command database query string array integer"),
@@ -151,9 +149,7 @@ def evidence(text: str) -> dict[str, float]:
     for category, weights in WORDS.items():
         for word in different & weights.keys():
             found[category] += weights[word]
-    found[OTHER_LANGUAGE] += _language(text, words, different) + (
-        4.0 if _INTO_LANGUAGE.search(asked) else 0.0
-    )
+    found[OTHER_LANGUAGE] += _language(text, words, different) + (4.0 if _INTO_LANGUAGE.search(asked) else 0.0)
     marks = sum(mark in text for mark in _CODE_MARKS)
     found[CODE] += 1.2 * min(marks, 5) + (3.5 if _CODE_REQUEST.search(asked) else 0.0)
     if _MATHS_SHAPE.search(text):

@@ -40,9 +40,7 @@ def unserved(
         number = sum(prompts[queue] for queue in queues)
         said = f"No live worker for {', '.join(queues)}: {_prompts(number)}."
         if not serving:
-            found.append(
-                f"{said} The registry does not have it; run with the registry it was submitted with."
-            )
+            found.append(f"{said} The registry does not have it; run with the registry it was submitted with.")
             continue
         start = " or ".join(f"`promptyard worker {provider}`" for provider in serving)
         where = " with the same PROMPTYARD_SIMULATOR" if simulated else ""

@@ -23,9 +23,7 @@ def register(app: typer.Typer) -> None:
 
 
 def classify(
-    files: Annotated[
-        list[str], typer.Argument(metavar="FILE", help="Files of prompts; - is standard input.")
-    ],
+    files: Annotated[list[str], typer.Argument(metavar="FILE", help="Files of prompts; - is standard input.")],
 ) -> None:
     import msgspec
 

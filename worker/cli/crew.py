@@ -9,14 +9,16 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Mapping
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
 from worker import errors
 
-#: A worker that ends by itself is started again this often.
+#: A worker that ends by itself is started again, this often without a while of peace between.
 RESTARTS = 3
+PEACE_S = 60.0
 
 #: What every worker imports. One process imports it while the prompts are being read, and the workers are
 #: forked off it: six of them start in the time of one.
@@ -41,13 +43,21 @@ class Crew:
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload(_PRELOADED)
         self._members: dict[tuple[str, int], ForkServerProcess] = {}
-        self._restarts: dict[str, int] = {}
+        self._started_at: dict[tuple[str, int], float] = {}
+        self._restarts: dict[tuple[str, int], int] = {}
 
     def prepare(self) -> None:
         """Begin to import what the workers need, in the process they will be forked from."""
-        from multiprocessing import forkserver
+        from multiprocessing import forkserver, resource_tracker
 
-        forkserver.ensure_running()
+        # Ctrl-C at the terminal reaches that process too, and would end its imports with a traceback. The
+        # tracker comes first, since its start lets the signal through again.
+        resource_tracker.ensure_running()
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            forkserver.ensure_running()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     def start(self, provider: str) -> bool:
         """Start the provider's workers, unless they run. Returns whether any was started."""
@@ -67,8 +77,10 @@ class Crew:
         for (provider, number), process in list(self._members.items()):
             if process.exitcode is None:
                 continue
-            self._restarts[provider] = self._restarts.get(provider, 0) + 1
-            if self._restarts[provider] > RESTARTS:
+            member = provider, number
+            peaceful = time.monotonic() - self._started_at[member] > PEACE_S
+            self._restarts[member] = 1 if peaceful else self._restarts.get(member, 0) + 1
+            if self._restarts[member] > RESTARTS:
                 log = self._log(provider, number)
                 raise errors.ServerError(
                     f"The worker for {provider} does not stay up{_last_words(log)}. See {log}."
@@ -79,8 +91,7 @@ class Crew:
         """Tell all to stop and wait; whoever has not stopped after the grace period is killed."""
         for process in self._members.values():
             if process.exitcode is None:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(process.pid or 0, signal.SIGTERM)
+                process.terminate()
         for process in self._members.values():
             process.join(grace_s)
             if process.exitcode is None:
@@ -96,6 +107,7 @@ class Crew:
             name=f"promptyard-{provider}-{number}",
         )
         process.start()
+        self._started_at[provider, number] = time.monotonic()
         self._members[provider, number] = process
 
     def _log(self, provider: str, number: int) -> Path:

@@ -7,17 +7,22 @@ import dataclasses
 import time
 from pathlib import Path
 
+import sqlalchemy as sa
+
 from worker import errors, settings
 from worker.cli import alarms, crew, progress, resultfile, results, session, show
 from worker.cli import spend as spend_command
 from worker.cli import submit as submit_command
 from worker.ledger import export, prices, reads, spending
 from worker.prompts import submit
+from worker.shards import write
 
 #: Seconds between two looks at the batch, and the share of its time that `run` spends on them at most:
 #: counting the progress of a large batch costs.
 LOOK_S = 0.2
 LOOK_SHARE = 0.1
+#: Seconds that Postgres may be away before `run` gives up.
+AWAY_S = 60.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,14 +96,27 @@ async def _resume(here: session.Session, earlier: reads.Batch) -> int:
 async def _work(here: session.Session, team: crew.Crew, batch_id: int) -> None:
     """Keep the workers that are needed, and show how far they are, until the batch has ended."""
     with progress.shown() as draw:
+        away_since: float | None = None
         while True:
             began = time.monotonic()
-            async with here.db.connect() as connection:
-                now = await reads.progress(connection, batch_id)
+            try:
+                async with here.db.connect() as connection:
+                    now = await reads.progress(connection, batch_id)
+            except (sa.exc.DBAPIError, OSError):
+                # The workers keep what they have until it is back, and so does this.
+                away_since = away_since or began
+                if began - away_since > AWAY_S:
+                    raise
+                await asyncio.sleep(1)
+                continue
+            away_since = None
             looked_s = time.monotonic() - began
             draw(now)
             if now.batch.state != "running":
                 return
+            if not now.queues:
+                # Whoever closed its last shard died before it said so.
+                await write.complete(here.db, {batch_id})
             needed = {
                 provider for queue in now.queues for provider in alarms.consumers(queue.queue, here.registry)
             }

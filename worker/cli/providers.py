@@ -104,9 +104,7 @@ def _described(
         "key": _key(name, provider, usable),
         "key_env": provider.key_env,
         "live_workers": None if workers is None else workers.get(name, 0),
-        "limits": {
-            limit: value for limit in LIMITS if (value := getattr(provider.limits, limit)) is not None
-        },
+        "limits": {limit: value for limit in LIMITS if (value := getattr(provider.limits, limit)) is not None},
         "models": [_model(route, registry, quotes.get(route)) for route in routes],
     }
 

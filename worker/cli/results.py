@@ -38,9 +38,7 @@ def register(app: typer.Typer) -> None:
 
 
 def results(
-    batch: Annotated[
-        str, typer.Argument(metavar="BATCH", help="Its id, its name, or `last` for the newest.")
-    ],
+    batch: Annotated[str, typer.Argument(metavar="BATCH", help="Its id, its name, or `last` for the newest.")],
     output: Annotated[
         Path | None,
         typer.Option("-o", "--output", metavar="FILE", help="Without it they go to standard output."),

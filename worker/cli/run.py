@@ -41,9 +41,7 @@ def run(
     ] = False,
     category: Annotated[str | None, typer.Option(help="Category of all prompts that give none.")] = None,
     name: Annotated[str | None, typer.Option(help="A name for the batch.")] = None,
-    strict: Annotated[
-        bool, typer.Option("--strict", help="Refuse the files when one line is wrong.")
-    ] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Refuse the files when one line is wrong.")] = False,
     rejects: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Write the lines that are not taken there, with reasons."),

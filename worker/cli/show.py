@@ -25,9 +25,7 @@ def note(text: str) -> None:
     print(f"{CLEAR_LINE if sys.stderr.isatty() else ''}{text}", file=sys.stderr, flush=True)
 
 
-def table(
-    headers: Sequence[str], rows: Sequence[Sequence[str]], *, total: Sequence[str] | None = None
-) -> None:
+def table(headers: Sequence[str], rows: Sequence[Sequence[str]], *, total: Sequence[str] | None = None) -> None:
     """Print a table to standard output: drawn on a terminal, else aligned by blanks and never cut.
 
     Args:

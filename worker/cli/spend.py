@@ -118,9 +118,7 @@ def savings_lines(savings: Sequence[spending.Savings]) -> list[str]:
 
 
 def _table(dimensions: Sequence[str], rows: Sequence[spending.Spend]) -> None:
-    tokens = [
-        name for name in TOKENS if name in {"input_tokens", "output_tokens"} or any(_values(rows, name))
-    ]
+    tokens = [name for name in TOKENS if name in {"input_tokens", "output_tokens"} or any(_values(rows, name))]
     heads = [f">{name.removesuffix('_tokens').replace('_', ' ')}" for name in tokens]
 
     def line(first: Sequence[str], part: Sequence[spending.Spend]) -> list[str]:

@@ -49,9 +49,10 @@ def cancel(batch: Ref) -> None:
     async def work() -> str:
         from worker.ledger import reads, steer
 
-        async with session.opened() as here, here.db.begin() as connection:
-            found = await reads.find_batch(connection, batch)
-            count = await steer.cancel(connection, found.id)
+        async with session.opened() as here:
+            async with here.db.connect() as connection:
+                found = await reads.find_batch(connection, batch)
+            count = await steer.cancel(here.db, found.id)
             done = found.prompt_count - count
         return f"Batch {found.id} is cancelled: {_prompts(count)} had no result yet, {done:,} have one."
 

@@ -42,9 +42,7 @@ def register(app: typer.Typer) -> None:
 
 
 def submit(
-    files: Annotated[
-        list[str], typer.Argument(metavar="FILE", help="Files of prompts; - is standard input.")
-    ],
+    files: Annotated[list[str], typer.Argument(metavar="FILE", help="Files of prompts; - is standard input.")],
     category: Annotated[
         str | None, typer.Option(help="Category of all prompts that name none; else they are classified.")
     ] = None,

@@ -44,8 +44,14 @@ def engine(url: str, *, pool_size: int = 5) -> sa_asyncio.AsyncEngine:
         pool_pre_ping=True,
         connect_args={
             "timeout": CONNECT_TIMEOUT_S,
-            # jit costs more than it brings on statements this small
-            "server_settings": {"application_name": "promptyard", "timezone": "UTC", "jit": "off"},
+            "server_settings": {
+                "application_name": "promptyard",
+                "timezone": "UTC",
+                # costs more than it brings on statements this small
+                "jit": "off",
+                # A plan made while a table was empty reads all of it for every prompt once it is full.
+                "plan_cache_mode": "force_custom_plan",
+            },
         },
     )
 

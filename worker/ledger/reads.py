@@ -113,9 +113,7 @@ class Failure:
     custom_id: str  #: of the first of them
 
 
-_BATCHES = sa.select(*(tables.batches.c[name] for name in Batch.__slots__)).order_by(
-    tables.batches.c.id.desc()
-)
+_BATCHES = sa.select(*(tables.batches.c[name] for name in Batch.__slots__)).order_by(tables.batches.c.id.desc())
 
 _view = sa.table("batch_progress", *(sa.column(name) for name in BatchProgress.__slots__))
 _PROGRESS = sa.select(*_view.c)

@@ -178,6 +178,4 @@ def _mismatch(found: str | None) -> errors.SchemaError:
             f"The database has schema revision {found}, newer than this release knows ({HEAD}). "
             "Upgrade Promptyard: pip install --upgrade promptyard"
         )
-    return errors.SchemaError(
-        f"The database has schema revision {found}, this release needs {HEAD}. {UPGRADE}"
-    )
+    return errors.SchemaError(f"The database has schema revision {found}, this release needs {HEAD}. {UPGRADE}")

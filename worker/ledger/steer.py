@@ -6,9 +6,9 @@
        │         resume                    retry
        └──────────────────────────────  completed (with failed prompts)
 
-Each function works in the caller's transaction and takes locks in one order: the batch, then its shards by
-id. The batch is locked FOR NO KEY UPDATE, since a worker that holds shards may insert others, and their
-foreign key asks for a share of the batch's key.
+Each function works in the caller's transaction, but for `cancel`, and takes locks in one order: the batch,
+then its shards by id. The batch is locked FOR NO KEY UPDATE, since a worker that holds shards may insert
+others, and their foreign key asks for a share of the batch's key.
 """
 
 from __future__ import annotations
@@ -16,10 +16,13 @@ from __future__ import annotations
 import json
 
 import sqlalchemy as sa
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from worker import errors
 from worker.routing import load, queues
+
+#: Prompts that get the result `cancelled` in one transaction.
+CANCEL_BLOCK = 10_000
 
 _LOCK_BATCH = sa.text("SELECT state FROM batches WHERE id = :batch_id FOR NO KEY UPDATE")
 
@@ -72,11 +75,13 @@ _CANCEL_PROMPTS = sa.text("""
         'batch_cancelled', 'The batch was cancelled before this prompt had an answer.', now()
     FROM prompts AS p
     JOIN batches AS b ON b.id = p.batch_id
-    WHERE p.batch_id = :batch_id
+    WHERE p.batch_id = :batch_id AND p.prompt_no BETWEEN :first AND :last
       AND NOT EXISTS (SELECT FROM results AS r WHERE r.batch_id = p.batch_id AND r.prompt_no = p.prompt_no)
     ORDER BY p.prompt_no
     ON CONFLICT DO NOTHING
 """)
+
+_LAST_PROMPT = sa.text("SELECT coalesce(max(prompt_no), 0) FROM prompts WHERE batch_id = :batch_id")
 
 _FAILED = sa.text("""
     SELECT DISTINCT p.category FROM results AS r JOIN prompts AS p USING (batch_id, prompt_no)
@@ -138,8 +143,11 @@ async def resume(connection: AsyncConnection, batch_id: int) -> None:
     await _set_state(connection, batch_id, "running" if is_open else "completed")
 
 
-async def cancel(connection: AsyncConnection, batch_id: int) -> int:
+async def cancel(engine: AsyncEngine, batch_id: int) -> int:
     """End the batch: every prompt without a result gets the result `cancelled`.
+
+    It is cancelled once this has begun. The results follow block by block, so that no lock is held for long;
+    a cancel that was interrupted is finished by another.
 
     Returns:
         How many prompts that were.
@@ -147,18 +155,25 @@ async def cancel(connection: AsyncConnection, batch_id: int) -> int:
     Raises:
         BatchError: it does not exist or has ended.
     """
-    await _lock(connection, batch_id, {"running", "paused"}, "cancelled")
-    await _set_state(connection, batch_id, "cancelled")
-    # A worker whose write was under way may have left new shards, which only the next look finds. It ends: a
-    # worker opens shards only while it holds one, and all that it can hold are cancelled here.
-    while (await connection.execute(_ANY_OPEN, {"batch_id": batch_id})).scalar_one():
-        await connection.execute(_CANCEL_SHARDS, {"batch_id": batch_id})
-    return (await connection.execute(_CANCEL_PROMPTS, {"batch_id": batch_id})).rowcount
+    async with engine.begin() as connection:
+        before = await _lock(connection, batch_id, {"running", "paused", "cancelled"}, "cancelled")
+        await _set_state(connection, batch_id, "cancelled")
+        # A worker whose write was under way may have left new shards, which only the next look finds. It
+        # ends: a worker opens shards only while it holds one, and all that it can hold are cancelled here.
+        while (await connection.execute(_ANY_OPEN, {"batch_id": batch_id})).scalar_one():
+            await connection.execute(_CANCEL_SHARDS, {"batch_id": batch_id})
+        last = (await connection.execute(_LAST_PROMPT, {"batch_id": batch_id})).scalar_one()
+    count = 0
+    for first in range(1, last + 1, CANCEL_BLOCK):
+        block = {"batch_id": batch_id, "first": first, "last": first + CANCEL_BLOCK - 1}
+        async with engine.begin() as connection:
+            count += (await connection.execute(_CANCEL_PROMPTS, block)).rowcount
+    if before == "cancelled" and not count:
+        raise _forbidden(batch_id, before, "cancelled")
+    return count
 
 
-async def retry(
-    connection: AsyncConnection, batch_id: int, *, usable: load.Usable, shard_prompts: int
-) -> int:
+async def retry(connection: AsyncConnection, batch_id: int, *, usable: load.Usable, shard_prompts: int) -> int:
     """Give the failed prompts of a batch another run from the start of their chains. Publish them after this.
 
     Args:
@@ -189,12 +204,17 @@ async def retry(
     return count
 
 
-async def _lock(connection: AsyncConnection, batch_id: int, allowed: set[str], done: str) -> None:
+async def _lock(connection: AsyncConnection, batch_id: int, allowed: set[str], done: str) -> str:
+    """Lock the batch and return its state."""
     state = (await connection.execute(_LOCK_BATCH, {"batch_id": batch_id})).scalar_one_or_none()
     if state is None:
         raise errors.BatchError(f"There is no batch {batch_id}. `promptyard status` lists them.")
-    if state in allowed:
-        return
+    if state not in allowed:
+        raise _forbidden(batch_id, state, done)
+    return str(state)
+
+
+def _forbidden(batch_id: int, state: str, done: str) -> errors.BatchError:
     advice = {
         "running": "It runs already.",
         "paused": f"Resume it first: `promptyard resume {batch_id}`.",
@@ -203,7 +223,7 @@ async def _lock(connection: AsyncConnection, batch_id: int, allowed: set[str], d
     }
     if done == "paused" and state == "paused":
         advice["paused"] = "It waits already."
-    raise errors.BatchError(f"Batch {batch_id} is {state} and cannot be {done}. {advice[state]}")
+    return errors.BatchError(f"Batch {batch_id} is {state} and cannot be {done}. {advice[state]}")
 
 
 async def _set_state(connection: AsyncConnection, batch_id: int, state: str) -> None:

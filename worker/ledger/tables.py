@@ -38,14 +38,10 @@ batches = sa.Table(
     sa.Column("state", sa.Text, nullable=False),
     sa.Column("simulated", sa.Boolean, nullable=False),
     sa.Column("source", sa.Text, nullable=False, comment="the files it was read from"),
-    sa.Column(
-        "input_digest", sa.Text, comment="SHA-256 of the input and the options that change its meaning"
-    ),
+    sa.Column("input_digest", sa.Text, comment="SHA-256 of the input and the options that change its meaning"),
     sa.Column("prompt_count", sa.BigInteger, nullable=False),
     sa.Column("rejected_count", sa.BigInteger, nullable=False, comment="lines that could not be taken"),
-    sa.Column(
-        "frontier", sa.Text, nullable=False, comment="provider/model that savings are measured against"
-    ),
+    sa.Column("frontier", sa.Text, nullable=False, comment="provider/model that savings are measured against"),
     sa.Column("providers", pg.ARRAY(sa.Text), nullable=False, comment="where its prompts may go"),
     sa.Column("created_at", Instant, nullable=False, server_default=NOW),
     sa.Column("finished_at", Instant),
@@ -104,9 +100,7 @@ shards = sa.Table(
     sa.Column(
         "attempt_no", sa.SmallInteger, nullable=False, comment="of the next call at this provider, from 1"
     ),
-    sa.Column(
-        "attempts_before", sa.SmallInteger, nullable=False, comment="calls made for its prompts so far"
-    ),
+    sa.Column("attempts_before", sa.SmallInteger, nullable=False, comment="calls made for its prompts so far"),
     sa.Column("tried", pg.ARRAY(sa.Text), nullable=False, comment="routes given up, provider/model"),
     sa.Column("reason", sa.Text, comment="why it is here: the error class that moved it"),
     sa.Column("fence", sa.Integer, nullable=False, server_default="0", comment="counts the claims"),
@@ -196,9 +190,7 @@ results = sa.Table(
     sa.CheckConstraint("(state = 'succeeded') = (error_class IS NULL)", name="error"),
     sa.CheckConstraint("state <> 'succeeded' OR provider IS NOT NULL", name="provider"),
     # small, for it leaves out what is nearly everything: the answers
-    sa.Index(
-        "ix_results_unsuccessful", "batch_id", "state", postgresql_where=sa.text("state <> 'succeeded'")
-    ),
+    sa.Index("ix_results_unsuccessful", "batch_id", "state", postgresql_where=sa.text("state <> 'succeeded'")),
 )
 
 attempts = sa.Table(

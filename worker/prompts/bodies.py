@@ -229,9 +229,7 @@ _NAME = re.compile(r"[A-Za-z_][\w.-]{0,63}")
 
 def name_of(field: object) -> str:
     """Write a field's name for a message. What looks like no name may be a prompt, and is not repeated."""
-    return (
-        f"`{field}`" if isinstance(field, str) and _NAME.fullmatch(field) else "a field with an unusual name"
-    )
+    return f"`{field}`" if isinstance(field, str) and _NAME.fullmatch(field) else "a field with an unusual name"
 
 
 def explain(error: str) -> str:

@@ -223,9 +223,7 @@ class _Rejects:
 class _Writer:
     """Writes chunks in the batch's transaction."""
 
-    def __init__(
-        self, connection: AsyncConnection, batch_id: int, usable: Usable, shard_prompts: int
-    ) -> None:
+    def __init__(self, connection: AsyncConnection, batch_id: int, usable: Usable, shard_prompts: int) -> None:
         self._connection = connection
         self._batch_id = batch_id
         self._usable = usable

@@ -179,9 +179,7 @@ def _messages(line: dict[str, Any]) -> list[Any]:
     if not found:
         raise Refused("no messages: give one of prompt, text or messages")
     if len(found) > 1:
-        raise Refused(
-            f"{' and '.join(found)} are both given; keep one, or rename the field that is only data"
-        )
+        raise Refused(f"{' and '.join(found)} are both given; keep one, or rename the field that is only data")
     name, asked, system = found[0], line[found[0]], line.get("system")
     if system is not None and not isinstance(system, str):
         raise Refused("system must be text")

@@ -69,9 +69,7 @@ def submit(
     except RuntimeError:
         pass
     else:
-        raise RuntimeError(
-            "An event loop is running: use `await worker.asubmit(…)` in place of worker.submit."
-        )
+        raise RuntimeError("An event loop is running: use `await worker.asubmit(…)` in place of worker.submit.")
     return asyncio.run(asubmit(prompts, name=name, category=category, strict=strict, on_reject=on_reject))
 
 

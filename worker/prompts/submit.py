@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterable, Callable, Iterable, Sequence
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from worker.prompts import files, intake
 from worker.prompts.chunks import Input
 from worker.routing.load import Usable
 from worker.shards import publish
+
+log = logging.getLogger(__name__)
 
 
 async def submit(
@@ -35,7 +38,6 @@ async def submit(
         InputError: there is nothing to store, or `strict` and a line is wrong.
         BatchError: the name is taken.
         RegistryError: the category is unknown, or nothing that has a key serves one that is needed.
-        ServerError: the broker cannot be reached. The batch is stored, and is published once it can.
     """
     stored = await intake.store(
         engine,
@@ -51,7 +53,11 @@ async def submit(
         on_progress=on_progress,
         on_reject=on_reject,
     )
-    await publish.publish(engine, simulated=usable.registry.simulated, batch_id=stored.batch_id)
+    try:
+        await publish.publish(engine, simulated=usable.registry.simulated, batch_id=stored.batch_id)
+    except errors.ServerError as e:
+        # The batch is stored: to fail here would have it submitted twice.
+        log.warning("%s", e)
     return stored
 
 
@@ -73,7 +79,6 @@ async def submit_files(
         InputError: a file cannot be taken at all, there is nothing to store, or `strict` and a line is wrong.
         BatchError: the name is taken.
         RegistryError: the category is unknown, or nothing that has a key serves one that is needed.
-        ServerError: the broker cannot be reached. The batch is stored, and is published once it can.
     """
     reader = files.Reader(paths, _options(category, usable))
     return await submit(

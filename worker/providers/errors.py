@@ -93,9 +93,7 @@ TABLE: tuple[Row, ...] = (
         {429, 498, 500, 502, 503, 529},
     ),
     # The model wrote what the server could not use; another try is another draw. Groq.
-    _row(
-        ErrorClass.MALFORMED, "json_validate_failed tool_use_failed output_parse_failed", statuses={400, 422}
-    ),
+    _row(ErrorClass.MALFORMED, "json_validate_failed tool_use_failed output_parse_failed", statuses={400, 422}),
     # Wait as told. Z.ai 1302/1303/1305/1312; Anthropic's ramp limit.
     _row(
         ErrorClass.RATE_LIMITED,

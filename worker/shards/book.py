@@ -12,7 +12,7 @@ import msgspec
 
 from worker.providers import types
 from worker.routing import decide, queues, registry
-from worker.shards import claim
+from worker.shards import claim, cut
 
 
 class Call(msgspec.Struct):
@@ -36,6 +36,11 @@ class Call(msgspec.Struct):
     finish_reason: str | None = None
     content: str | None = None
     response: str | None = None
+
+    @property
+    def size(self) -> int:
+        """Characters of the answer: what the call takes of the memory, but for a little."""
+        return len(self.content or "") + len(self.response or "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +90,7 @@ class NewShard:
     move: Move
     id: uuid.UUID = field(default_factory=uuid.uuid4)
     prompts: list[tuple[claim.Held, int]] = field(default_factory=list)
+    size: int = 0  #: bytes of their bodies
     not_before: datetime | None = None
 
 
@@ -98,10 +104,16 @@ class Ending(enum.Enum):
 
 @dataclass(slots=True)
 class Flush:
-    """All that is written in one transaction."""
+    """All that is written in one transaction.
 
+    A worker keeps it bounded: it writes when `calls` or `size` grow, and stops calling when Postgres is away.
+    """
+
+    shard_prompts: int = 200  #: prompts in a new shard, at most
     calls: list[Call] = field(default_factory=list)
-    new_shards: dict[Move, NewShard] = field(default_factory=dict)
+    size: int = 0  #: characters of the answers in `calls`
+    new_shards: list[NewShard] = field(default_factory=list)
+    filling: dict[Move, NewShard] = field(default_factory=dict)  #: the last new shard of each move
     touched: set[claim.Held] = field(default_factory=set)
     endings: dict[claim.Held, tuple[Ending, list[int]]] = field(default_factory=dict)
 
@@ -110,13 +122,23 @@ class Flush:
 
     def add(self, call: Call) -> None:
         self.calls.append(call)
+        self.size += call.size
         self.touched.add(call.held)
 
-    def send_on(self, held: claim.Held, prompt_no: int, to: Move, not_before: datetime | None) -> None:
-        shard = self.new_shards.get(to)
-        if shard is None:
-            shard = self.new_shards[to] = NewShard(to)
+    def send_on(
+        self, held: claim.Held, prompt_no: int, to: Move, not_before: datetime | None, *, size: int = 0
+    ) -> None:
+        """Put a prompt into a new shard.
+
+        Args:
+            size: bytes of its body.
+        """
+        shard = self.filling.get(to)
+        if shard is None or len(shard.prompts) >= self.shard_prompts or shard.size + size > cut.MAX_SHARD_BYTES:
+            shard = self.filling[to] = NewShard(to)
+            self.new_shards.append(shard)
         shard.prompts.append((held, prompt_no))
+        shard.size += size
         if not_before is not None and (shard.not_before is None or shard.not_before < not_before):
             shard.not_before = not_before
         self.touched.add(held)

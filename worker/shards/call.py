@@ -79,6 +79,7 @@ class Caller:
             called = True
             reply = await self._client.post(place.url, place.headers, request, deadline_s=self._deadline_s)
             completion = place.read(reply)
+            call = self._ended(held, prompt_no, started_at, started, "succeeded", completion.usage)
         except types.CallError as e:
             error = e
         except Exception as e:
@@ -87,7 +88,6 @@ class Caller:
             log.error("a call to %s broke with %s, %s", held.route, type(e).__name__, _where(e))
             error = types.CallError(types.ErrorClass.MALFORMED, f"internal error: {type(e).__name__}")
         else:
-            call = self._ended(held, prompt_no, started_at, started, "succeeded", completion.usage)
             call.final = True
             call.http_status = reply.status
             call.finish_reason = completion.finish_reason

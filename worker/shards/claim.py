@@ -56,6 +56,7 @@ _CLAIM = sa.text("""
         route = CASE WHEN s.queue = s.category THEN CAST(:routes AS json) ->> s.category ELSE s.route END
     FROM batches b
     WHERE s.id = :id AND s.state = 'queued'
+      AND (s.queue <> s.category OR CAST(:routes AS json) ->> s.category IS NOT NULL)
       AND b.id = s.batch_id AND b.state = 'running' AND b.simulated = :simulated
     RETURNING s.id, s.batch_id, s.category, s.queue, s.pinned, s.route, s.prompt_nos, s.attempt_no,
               s.attempts_before, s.tried, s.reason, s.fence, b.frontier, b.providers

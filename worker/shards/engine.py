@@ -32,14 +32,20 @@ log = logging.getLogger(__name__)
 
 #: Finished calls that wait to be written, at most, in windows. Beyond, the lanes wait for Postgres.
 UNWRITTEN_WINDOWS = 8
-#: Finished calls that are written at once, without waiting for the flush interval.
+#: Characters of answers that wait to be written, at most.
+UNWRITTEN_CHARACTERS = 64 * 1024 * 1024
+#: Finished calls, and characters of their answers, that are written without waiting for the flush interval.
 FLUSH_CALLS = 500
+FLUSH_CHARACTERS = 8 * 1024 * 1024
 #: Seconds between two tries when Postgres or Redis is away.
 AWAY_RETRY_S = 1.0
 SWEEP_INTERVAL_S = 0.5
+#: Seconds that the last write of a stopping worker gets beyond its grace period: without it, calls were paid
+#: for nothing.
+LAST_WRITE_S = 3.0
 
 #: What a connection to Postgres raises when it, or the statement, fails.
-DB_ERRORS = (sqlalchemy.exc.DBAPIError, OSError)
+DB_ERRORS = (sqlalchemy.exc.DBAPIError, sqlalchemy.exc.TimeoutError, OSError)
 
 
 class Stopping(errors.PromptyardError):
@@ -92,10 +98,11 @@ class Engine:
         self._in_hand = 0
         self._room = asyncio.Event()
         #: by lane, what is out
-        self._out: dict[int, tuple[claim.Held, int, datetime]] = {}
-        self._flush = book.Flush()
+        self._out: dict[int, tuple[claim.Held, int, str, datetime]] = {}
+        self._flush = self._new_flush()
         self._flush_now = asyncio.Event()
-        self._unwritten = 0
+        #: finished calls that are not written, and characters of their answers
+        self._unwritten = self._unwritten_characters = 0
         self._writable = asyncio.Event()
         self._writable.set()
         self._publish_now = asyncio.Event()
@@ -147,17 +154,15 @@ class Engine:
             self._stop(held)
         for _ in self._lanes:
             self._todo.put_nowait(None)
+        deadline = time.monotonic() + grace_s
         await asyncio.wait(self._lanes, timeout=grace_s)
         await _cancel(self._lanes)
-        for held, prompt_no, started_at in self._out.values():
+        for held, prompt_no, body, started_at in self._out.values():
             held.calls_out -= 1
-            ended, error = self._caller.in_doubt(held, prompt_no, started_at)
-            self._send_on(ended, error)
-            held.left.discard(prompt_no)
-            self._book(ended)
+            self._book(*self._caller.in_doubt(held, prompt_no, started_at), body)
         self._drained = True
         self._flush_now.set()
-        await asyncio.wait([self._writer], timeout=grace_s)
+        await asyncio.wait([self._writer], timeout=max(LAST_WRITE_S, deadline - time.monotonic()))
         await _cancel([self._writer, *self._loops])
         if self._unwritten:
             log.error("stopped with %d answers not written: Postgres did not take them", self._unwritten)
@@ -209,16 +214,31 @@ class Engine:
             if held.stopped:
                 continue
             held.calls_out += 1
-            self._out[number] = held, prompt_no, datetime.now(UTC)
+            self._out[number] = held, prompt_no, body, datetime.now(UTC)
             ended, error = await self._caller.answer(held, prompt_no, body)
             del self._out[number]
             held.calls_out -= 1
-            if error is not None:
-                self._send_on(ended, error)
-            held.left.discard(prompt_no)
-            self._book(ended)
+            self._book(ended, error, body)
 
-    def _send_on(self, ended: book.Call, error: types.CallError) -> None:
+    def _book(self, ended: book.Call, error: types.CallError | None, body: str) -> None:
+        """Have a finished call written, and its prompt sent on when it has no answer."""
+        if error is not None:
+            self._send_on(ended, error, len(body))
+        ended.held.left.discard(ended.prompt_no)
+        self._flush.add(ended)
+        self._unwritten += 1
+        self._unwritten_characters += ended.size
+        if not self._has_room_to_write():
+            self._writable.clear()
+        full = len(self._flush.calls) >= FLUSH_CALLS or self._flush.size >= FLUSH_CHARACTERS
+        if full or not ended.held.left:
+            self._flush_now.set()
+
+    def _has_room_to_write(self) -> bool:
+        calls = UNWRITTEN_WINDOWS * max(self._window, FLUSH_CALLS)
+        return self._unwritten < calls and self._unwritten_characters < UNWRITTEN_CHARACTERS
+
+    def _send_on(self, ended: book.Call, error: types.CallError, size: int) -> None:
         failure = decide.Failure(error.error_class, error.retry_after_s)
         decision = self._router.after(ended.held, failure, now=datetime.now(UTC), jitter=random.random())
         if isinstance(decision, decide.Fail):
@@ -229,15 +249,7 @@ class Engine:
         not_before = decision.not_before if isinstance(decision, decide.Retry) else None
         if error.error_class is types.ErrorClass.LOST:
             not_before = None  # the wait is for a provider that is unwell; here it is the worker that ends
-        self._flush.send_on(ended.held, ended.prompt_no, to, not_before)
-
-    def _book(self, ended: book.Call) -> None:
-        self._flush.add(ended)
-        self._unwritten += 1
-        if self._unwritten >= UNWRITTEN_WINDOWS * max(self._window, FLUSH_CALLS):
-            self._writable.clear()
-        if len(self._flush.calls) >= FLUSH_CALLS or not ended.held.left:
-            self._flush_now.set()
+        self._flush.send_on(ended.held, ended.prompt_no, to, not_before, size=size)
 
     # Writing
 
@@ -251,8 +263,9 @@ class Engine:
                 await self._write()
 
     async def _write(self) -> None:
-        flush, self._flush = self._flush, book.Flush()
+        flush, self._flush = self._flush, self._new_flush()
         flush.seal()
+        written_characters = flush.size
         while True:
             try:
                 await write.write(
@@ -266,12 +279,17 @@ class Engine:
             except DB_ERRORS as e:
                 await self._away("write", e)
         self._unwritten -= len(flush.calls)
-        self._writable.set()
+        self._unwritten_characters -= written_characters
+        if self._has_room_to_write():
+            self._writable.set()
         if flush.new_shards:
             self._publish_now.set()
         for held, (ending, _) in flush.endings.items():
             if held.lost or ending is not book.Ending.KEEP:
                 self._held.pop((held.id, held.fence), None)
+
+    def _new_flush(self) -> book.Flush:
+        return book.Flush(self._config.shard_prompts)
 
     def _touch(self, held: claim.Held) -> None:
         self._flush.touched.add(held)
@@ -293,6 +311,7 @@ class Engine:
                 mine = await lease.renew(
                     self._db,
                     self._identity.worker_id,
+                    [held.id for held in before],
                     lease_s=self._config.lease_s,
                     calls_in_flight=len(self._out),
                 )
@@ -311,15 +330,21 @@ class Engine:
         while True:
             await asyncio.sleep(SWEEP_INTERVAL_S * (0.75 + random.random() / 2))
             # While Postgres was away nobody could renew: give every worker the time of a heartbeat first.
-            settled = time.monotonic() - self._postgres_back_at > self._config.lease_s / 2
+            began = time.monotonic()
+            settled = began - self._postgres_back_at > self._config.lease_s / 2
             try:
-                changed = await sweep.sweep(
-                    self._db, self._router, simulated=self._identity.simulated, expire_leases=settled
+                unpublished = await sweep.sweep(
+                    self._db,
+                    self._router,
+                    simulated=self._identity.simulated,
+                    lease_s=self._config.lease_s if settled else None,
                 )
             except DB_ERRORS as e:
                 await self._away("sweep", e)
                 continue
-            if changed:
+            if time.monotonic() - began > self._config.lease_s / 4:
+                self._postgres_back_at = time.monotonic()
+            if unpublished:
                 self._publish_now.set()
 
     async def _publish_forever(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import uuid
+from collections.abc import Sequence
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -14,13 +15,17 @@ _REGISTER = sa.text("""
     VALUES (:provider, :hostname, :pid, :simulated) RETURNING id
 """)
 
-_BEAT = sa.text("UPDATE workers SET heartbeat_at = now(), calls_in_flight = :calls WHERE id = :id")
+# A worker that was silent for so long that it counted as stopped is there again.
+_BEAT = sa.text("""
+    UPDATE workers SET heartbeat_at = now(), calls_in_flight = :calls, stopped_at = NULL WHERE id = :id
+""")
 
-# One statement for all shards of the worker. What it does not return is no longer this worker's.
+# One statement for all shards that the worker holds. What it does not return is no longer this worker's. A
+# shard that is this worker's by Postgres alone, since the answer to its claim was lost, is left to run out.
 _RENEW = sa.text("""
     WITH mine AS (
         SELECT s.id, b.state FROM shards s JOIN batches b ON b.id = s.batch_id
-        WHERE s.worker_id = :id AND s.state = 'running'
+        WHERE s.id = ANY(CAST(:held AS uuid[])) AND s.worker_id = :id AND s.state = 'running'
         ORDER BY s.id FOR UPDATE OF s
     )
     UPDATE shards s SET lease_until = now() + make_interval(secs => :lease_s)
@@ -44,16 +49,16 @@ async def register(engine: AsyncEngine, provider: str, *, simulated: bool) -> in
 
 
 async def renew(
-    engine: AsyncEngine, worker_id: int, *, lease_s: float, calls_in_flight: int
+    engine: AsyncEngine, worker_id: int, held: Sequence[uuid.UUID], *, lease_s: float, calls_in_flight: int
 ) -> dict[tuple[uuid.UUID, int], str]:
-    """Renew all leases of the worker.
+    """Renew the leases of the shards that the worker holds.
 
     Returns:
         For each shard that is still this worker's, by id and fencing number, the state of its batch.
     """
     async with engine.begin() as connection:
         await connection.execute(_BEAT, {"id": worker_id, "calls": calls_in_flight})
-        rows = await connection.execute(_RENEW, {"id": worker_id, "lease_s": lease_s})
+        rows = await connection.execute(_RENEW, {"id": worker_id, "held": held, "lease_s": lease_s})
         return {(row.id, row.fence): row.batch_state for row in rows}
 
 

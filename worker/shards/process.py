@@ -23,8 +23,8 @@ from worker.shards import call, engine, lease
 
 log = logging.getLogger(__name__)
 
-#: Connections to Postgres of one process: claims of four threads, the flush, the heartbeat, the sweep.
-POOL_SIZE = 6
+#: Connections to Postgres of one process: claims of four threads, flush, heartbeat, sweep, publish.
+POOL_SIZE = 8
 
 
 class Process:
@@ -38,6 +38,7 @@ class Process:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._engine: engine.Engine | None = None
         self._stop: asyncio.Event | None = None
+        self.crashed = False  #: a loop of the engine broke by a defect
 
     def start(self) -> None:
         """Start the loop and wait until it can take shards.
@@ -69,7 +70,7 @@ class Process:
 
     def stop(self) -> None:
         """Finish within the grace period and end the loop."""
-        if self._loop is not None and self._stop is not None:
+        if self._loop is not None and self._stop is not None and self._thread.is_alive():
             self._loop.call_soon_threadsafe(self._stop.set)
             self._thread.join()
 
@@ -132,10 +133,15 @@ class Process:
                     ),
                     self._config,
                     window=provider.limits.concurrency or self._config.window,
-                    on_crash=lambda: os.kill(os.getpid(), signal.SIGTERM),
+                    on_crash=self._crash,
                 )
         finally:
             await db.dispose()
+
+    def _crash(self) -> None:
+        """End the process in good order, and let it be seen from its exit status."""
+        self.crashed = True
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _first_routes(found: registry.Registry, provider: str) -> dict[str, registry.Route]:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncio
 
-import kombu.exceptions
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from worker import celery, errors
+from worker import celery
 
 #: Shards published in one transaction.
 BLOCK = 1000
@@ -42,13 +41,7 @@ async def publish(engine: AsyncEngine, *, simulated: bool, batch_id: int | None 
             )
             shards = [(row.id, row.queue) for row in found]
             if shards:
-                try:
-                    await asyncio.to_thread(celery.publish, shards)
-                except (kombu.exceptions.OperationalError, OSError) as e:
-                    raise errors.ServerError(
-                        f"The broker cannot be reached ({type(e).__name__}). The prompts are stored; "
-                        "workers publish them once it is back."
-                    ) from e
+                await asyncio.to_thread(celery.publish, shards)
                 await connection.execute(_MARK, {"ids": [shard_id for shard_id, _ in shards]})
         published += len(shards)
         if len(shards) < BLOCK:

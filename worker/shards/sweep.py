@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from datetime import UTC, datetime
 from typing import Any
 
-import kombu.exceptions
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from worker import celery
+from worker import celery, errors
 from worker.providers import types
 from worker.routing import decide
 from worker.shards import book, call, claim, write
@@ -84,10 +84,11 @@ _PUBLISHED_LONG_AGO = sa.text("""
 
 _UNPUBLISH = sa.text("""
     UPDATE shards SET published_at = NULL WHERE id IN (
-        SELECT id FROM shards
-        WHERE state = 'queued' AND queue = ANY(:queues)
-          AND published_at < now() - make_interval(secs => :vanished_s)
-        ORDER BY published_at LIMIT :block FOR UPDATE SKIP LOCKED)
+        SELECT s.id FROM shards s JOIN batches b ON b.id = s.batch_id
+        WHERE s.state = 'queued' AND s.queue = ANY(:queues)
+          AND s.published_at < now() - make_interval(secs => :vanished_s)
+          AND b.state = 'running' AND b.simulated = :simulated
+        ORDER BY s.published_at LIMIT :block FOR UPDATE OF s SKIP LOCKED)
 """)
 
 # Besides what this sweep has put right: a publisher may have died between its commit and its messages.
@@ -106,21 +107,23 @@ _DEAD_WORKERS = sa.text("""
 """)
 
 
-async def sweep(engine: AsyncEngine, router: call.Router, *, simulated: bool, expire_leases: bool) -> bool:
+async def sweep(engine: AsyncEngine, router: call.Router, *, simulated: bool, lease_s: float | None) -> bool:
     """Do one sweep, unless another worker is at it.
 
     Args:
-        expire_leases: whether leases that ran out are taken away; not just after Postgres was away, when
-            no worker could renew.
+        lease_s: how long a lease is. None: leave alone those that ran out, since Postgres was away just now
+            and no worker could renew.
 
     Returns:
         Whether there are shards to publish.
     """
+    began = time.monotonic()
     async with engine.begin() as connection:
         if not (await connection.execute(_LOCK, {"key": _LOCK_KEY})).scalar_one():
             return False
         await connection.execute(_DUE, {"simulated": simulated, "block": BLOCK})
-        if expire_leases:
+        # A server that froze under this sweep froze the workers' heartbeats as well.
+        if lease_s is not None and time.monotonic() - began < lease_s / 4:
             expired = await connection.execute(_EXPIRED, {"simulated": simulated, "block": BLOCK})
             for row in expired.all():
                 await _lost(connection, row, router, simulated=simulated)
@@ -133,9 +136,7 @@ async def sweep(engine: AsyncEngine, router: call.Router, *, simulated: bool, ex
     return unpublished
 
 
-async def _lost(
-    connection: AsyncConnection, row: sa.Row[Any], router: call.Router, *, simulated: bool
-) -> None:
+async def _lost(connection: AsyncConnection, row: sa.Row[Any], router: call.Router, *, simulated: bool) -> None:
     """Send the shard of a dead worker on.
 
     It counts as an attempt, so that a prompt that kills its workers ends as failed.
@@ -177,9 +178,9 @@ async def _find_vanished(connection: AsyncConnection, *, simulated: bool) -> Non
         return
     try:
         waiting = await asyncio.to_thread(celery.messages_waiting, queues)
-    except (kombu.exceptions.OperationalError, OSError):
+    except errors.ServerError:
         return  # Redis is away; the next sweep looks again
     empty = [queue for queue, messages in waiting.items() if not messages]
     if empty:
-        values = {"queues": empty, "vanished_s": VANISHED_S, "block": BLOCK}
+        values = {"queues": empty, "vanished_s": VANISHED_S, "simulated": simulated, "block": BLOCK}
         await connection.execute(_UNPUBLISH, values)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Callable, Mapping, Sequence, Set
 from typing import Any
 
 import asyncpg
@@ -11,6 +12,8 @@ import sqlalchemy.exc
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from worker.shards import book, claim
+
+log = logging.getLogger(__name__)
 
 #: Column, its SQL type and where it comes from.
 _COLUMNS: Sequence[tuple[str, str, Callable[[book.Call], Any]]] = (
@@ -69,8 +72,9 @@ _KNOWN_LATER = (
 # whoever owns it now may still get an answer.
 _INSERT = sa.text(f"""
     WITH call AS (
-        SELECT * FROM unnest({", ".join(f"CAST(:{name} AS {kind}[])" for name, kind, _ in _COLUMNS)})
-            AS t({", ".join(name for name, _, _ in _COLUMNS)})
+        SELECT * FROM unnest(CAST(:owned AS bool[]),
+                {", ".join(f"CAST(:{name} AS {kind}[])" for name, kind, _ in _COLUMNS)})
+            AS t(owned, {", ".join(name for name, _, _ in _COLUMNS)})
     ), attempt AS (
         INSERT INTO attempts (batch_id, prompt_no, shard_id, fence, worker_id, category, provider, model,
             provider_simulated, outcome, error_class, error_message, http_status, input_tokens,
@@ -96,7 +100,7 @@ _INSERT = sa.text(f"""
         input_tokens, cache_read_tokens, cache_write_tokens, output_tokens, reasoning_tokens, cost_usd,
         baseline_cost_usd, latency_ms, started_at, finished_at
     FROM call
-    WHERE final AND (outcome = 'succeeded' OR shard_id = ANY(CAST(:owned AS uuid[])))
+    WHERE final AND (outcome = 'succeeded' OR owned)
     ORDER BY batch_id, prompt_no
     ON CONFLICT DO NOTHING
 """)  # noqa: S608 (the names come from the table above)
@@ -145,6 +149,14 @@ _COMPLETE = sa.text("""
 """)
 
 
+_REFUSALS = (
+    asyncpg.DataError,
+    asyncpg.IntegrityConstraintViolationError,
+    asyncpg.ProgramLimitExceededError,
+    ValueError,
+)
+
+
 async def write(
     engine: AsyncEngine, flush: book.Flush, *, worker_id: int, dialect: str, simulated: bool
 ) -> None:
@@ -163,13 +175,8 @@ async def write(
         fences = {row.id: row.fence for row in locked}
         owned = {held for held in flush.touched if fences.get(held.id) == held.fence}
         if flush.calls:
-            fixed = {
-                "worker_id": worker_id,
-                "dialect": dialect,
-                "simulated": simulated,
-                "owned": [held.id for held in owned],
-            }
-            await _insert(connection, flush.calls, fixed)
+            fixed = {"worker_id": worker_id, "dialect": dialect, "simulated": simulated}
+            await _insert(connection, flush.calls, owned, fixed)
         await _insert_shards(connection, flush, owned)
         for held in sorted(owned, key=lambda held: held.id):
             ending, left = flush.endings[held]
@@ -188,13 +195,12 @@ async def write(
 async def complete(engine: AsyncEngine, batch_ids: set[int]) -> None:
     """Mark those of the batches as completed that have no open shard."""
     async with engine.begin() as connection:
-        ids = {"ids": sorted(batch_ids)}
-        await connection.execute(_LOCK_BATCHES, ids)
-        await connection.execute(_COMPLETE, ids)
+        locked = await connection.execute(_LOCK_BATCHES, {"ids": sorted(batch_ids)})
+        await connection.execute(_COMPLETE, {"ids": [row.id for row in locked]})
 
 
 async def _insert_shards(connection: AsyncConnection, flush: book.Flush, owned: set[claim.Held]) -> None:
-    for shard in flush.new_shards.values():
+    for shard in flush.new_shards:
         prompt_nos = sorted(prompt_no for held, prompt_no in shard.prompts if held in owned)
         if not prompt_nos:
             continue
@@ -218,9 +224,12 @@ async def _insert_shards(connection: AsyncConnection, flush: book.Flush, owned: 
         )
 
 
-async def _insert(connection: AsyncConnection, calls: Sequence[book.Call], fixed: dict[str, Any]) -> None:
+async def _insert(
+    connection: AsyncConnection, calls: Sequence[book.Call], owned: Set[claim.Held], fixed: Mapping[str, Any]
+) -> None:
     """Insert the calls; one with a value that is refused is found by halving and stored without that."""
-    values = {name: [value(call) for call in calls] for name, _, value in _COLUMNS}
+    values: dict[str, Any] = {name: [value(call) for call in calls] for name, _, value in _COLUMNS}
+    values["owned"] = [call.held in owned for call in calls]
     try:
         async with connection.begin_nested():
             await connection.execute(_INSERT, {**values, **fixed})
@@ -229,8 +238,8 @@ async def _insert(connection: AsyncConnection, calls: Sequence[book.Call], fixed
             raise
         if len(calls) > 1:
             middle = len(calls) // 2
-            await _insert(connection, calls[:middle], fixed)
-            await _insert(connection, calls[middle:], fixed)
+            await _insert(connection, calls[:middle], owned, fixed)
+            await _insert(connection, calls[middle:], owned, fixed)
             return
         (call,) = calls
         if call.response is not None or call.content is not None:
@@ -239,18 +248,19 @@ async def _insert(connection: AsyncConnection, calls: Sequence[book.Call], fixed
             # Numbers of tokens that no answer has: what the call cost is unknown.
             call.usage = call.cost_usd = call.price_id = call.baseline_cost_usd = None
         else:
-            raise
+            log.error("a call of batch %d cannot be booked (%s)", call.held.batch_id, type(_cause(e)).__name__)
+            return
         call.outcome, call.error_class = "failed", "malformed"
         call.error_message = f"Postgres cannot store this answer ({type(_cause(e)).__name__})"
-        await _insert(connection, calls, fixed)
+        await _insert(connection, calls, owned, fixed)
 
 
 def _is_about_values(error: sqlalchemy.exc.DBAPIError) -> bool:
-    """Whether a value was refused, by Postgres or by asyncpg before it was sent.
+    """Whether a value was refused, by Postgres or by asyncpg before it was sent, and would be again.
 
-    SQLAlchemy has no class of its own for asyncpg's.
+    It is also when the batch was deleted meanwhile. SQLAlchemy has no class of its own for asyncpg's.
     """
-    return isinstance(_cause(error), (asyncpg.DataError, ValueError))
+    return isinstance(_cause(error), _REFUSALS)
 
 
 def _cause(error: sqlalchemy.exc.DBAPIError) -> BaseException | None:

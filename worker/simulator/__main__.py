@@ -19,9 +19,7 @@ from worker.simulator import settings as simulator_settings
 
 async def _run(settings: simulator_settings.Settings, port: int) -> None:
     loop = asyncio.get_running_loop()
-    serving = asyncio.ensure_future(
-        server.serve(settings, port=port, ready=lambda url: print(url, flush=True))
-    )
+    serving = asyncio.ensure_future(server.serve(settings, port=port, ready=lambda url: print(url, flush=True)))
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, serving.cancel)
     loop.add_reader(sys.stdin.fileno(), _end_with_parent, serving)

@@ -27,9 +27,7 @@ _SENTENCES = tuple(
 )
 
 #: Models that think before they answer, by the beginning of their name.
-_REASONING_MODEL = re.compile(
-    r"gpt-([5-9]|oss)|o\d|glm-(4\.[5-9]|[5-9])|gemini-(2\.5|[3-9])|qwen3|deepseek-r"
-)
+_REASONING_MODEL = re.compile(r"gpt-([5-9]|oss)|o\d|glm-(4\.[5-9]|[5-9])|gemini-(2\.5|[3-9])|qwen3|deepseek-r")
 #: Providers whose answers tell of tokens written to a prompt cache.
 _CACHE_WRITERS = frozenset({"anthropic"})
 #: Providers that do not tell how much of the output was thinking.
@@ -74,9 +72,7 @@ def answer(asked: conversation.Conversation, digest: bytes, flavour: str) -> Ans
     sent = input_tokens(asked)
     read = sent * (1 + digest[1] % 3) // 4 if digest[0] < 64 else 0
     written = (sent - read) // 2 if digest[2] < 32 and flavour in _CACHE_WRITERS else 0
-    usage = types.Usage(
-        sent - read - written, read, written, reasoning_tokens + text_tokens, reasoning_tokens
-    )
+    usage = types.Usage(sent - read - written, read, written, reasoning_tokens + text_tokens, reasoning_tokens)
     return Answer(text, reasoning, finish, usage)
 
 

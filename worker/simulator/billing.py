@@ -27,9 +27,7 @@ class Call(msgspec.Struct, frozen=True):
     call_no: int  #: from 1, in the order of the answers
     provider: str
     model: str  #: empty where the request was refused before it was read
-    status: (
-        int  #: HTTP status; 0 where no whole answer was sent; 499 where the client left before it was made
-    )
+    status: int  #: HTTP status; 0 where no whole answer was sent; 499 where the client left before it was made
     billed: bool
     fault: str | None  #: kind of the fault it met; `limit` where a rate limit refused it
     input_tokens: int

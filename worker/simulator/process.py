@@ -59,9 +59,7 @@ class Simulator:
         self.set(self.settings().with_faults(texts))
 
     @contextlib.contextmanager
-    def _request(
-        self, method: str, path: str, body: bytes | None = None
-    ) -> Iterator[http.client.HTTPResponse]:
+    def _request(self, method: str, path: str, body: bytes | None = None) -> Iterator[http.client.HTTPResponse]:
         connection = http.client.HTTPConnection(urllib.parse.urlsplit(self.url).netloc, timeout=_TIMEOUT_S)
         with contextlib.closing(connection):
             try:

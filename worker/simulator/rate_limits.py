@@ -152,9 +152,7 @@ def _words(flavour: flavours.Flavour, scope: simulator_settings.Scope, limit: in
     if flavour == "cerebras":
         kind = "token" if scope == "tokens" else "request"
         message = f"{span[0].upper()}{span[1:]} limit exceeded - too many {kind}s processed."
-        return refusal_table.Refusal(
-            429, "too_many_requests_error", f"{kind}_quota_exceeded", message, "quota"
-        )
+        return refusal_table.Refusal(429, "too_many_requests_error", f"{kind}_quota_exceeded", message, "quota")
     kind = "tokens" if scope == "tokens" else "requests"
     message = f"Rate limit reached for this model on {span}: Limit {limit}, Used {limit}."
     return refusal_table.Refusal(429, kind, "rate_limit_exceeded", message)

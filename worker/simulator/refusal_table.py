@@ -190,9 +190,7 @@ TABLE: Mapping[flavours.Flavour, Mapping[str, tuple[Refusal, ...]]] = {
                 "usage_limits",
                 "You have reached your specified API usage limits. Access returns 2030-01-01.",
             ),
-            _R(
-                429, "rate_limit_error", "enforced_spend_limit_reached", "The monthly spend limit is reached."
-            ),
+            _R(429, "rate_limit_error", "enforced_spend_limit_reached", "The monthly spend limit is reached."),
             _R(
                 429,
                 "rate_limit_error",

@@ -79,9 +79,7 @@ def answer_head(status: int, headers: Mapping[str, str], body_bytes: int | None)
     """The head of an answer; without a length the body comes in chunks."""
     length = "transfer-encoding: chunked" if body_bytes is None else f"content-length: {body_bytes}"
     fields = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
-    return f"HTTP/1.1 {status} {_PHRASES.get(status, 'Unknown')}\r\n{fields}{length}\r\n\r\n".encode(
-        "latin-1"
-    )
+    return f"HTTP/1.1 {status} {_PHRASES.get(status, 'Unknown')}\r\n{fields}{length}\r\n\r\n".encode("latin-1")
 
 
 def chunk(data: bytes) -> bytes:

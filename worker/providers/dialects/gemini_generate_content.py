@@ -106,9 +106,7 @@ def build(body: str, name: str, model: registry.Model) -> bytes:
                 config |= _format(value)
             case "tools":
                 functions = canonical.functions(value, NAME)
-                built["tools"] = [
-                    {"functionDeclarations": [_declaration(function) for function in functions]}
-                ]
+                built["tools"] = [{"functionDeclarations": [_declaration(function) for function in functions]}]
                 if any(function.get("strict") for function in functions):
                     built.setdefault("toolConfig", {"functionCallingConfig": {"mode": "VALIDATED"}})
             case "tool_choice":

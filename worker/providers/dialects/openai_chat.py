@@ -97,9 +97,7 @@ def read(reply: Reply) -> Completion:
         raise CallError(ErrorClass.TRANSIENT, f"the answer ended with {reason}", usage=used)
     if message.tool_calls and finish_reason == "stop":
         finish_reason = "tool_calls"
-    return Completion(
-        answer.plain(_text(message.content)), finish_reason, used, answer.answer_text(reply.body)
-    )
+    return Completion(answer.plain(_text(message.content)), finish_reason, used, answer.answer_text(reply.body))
 
 
 def chat_completion(body: str, *, model: str, created: int) -> dict[str, Any]:
