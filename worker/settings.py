@@ -56,6 +56,8 @@ class Settings(pydantic_settings.BaseSettings):
     flush_interval_s: Seconds = 0.25
     #: How long a shard stays with a worker that gives no sign of life.
     lease_s: Seconds = 12.0
+    #: How long a queue may have no worker before its prompts move on to a provider that has one.
+    idle_queue_s: Seconds = 120.0
     #: Wall-clock limit of one call.
     call_deadline_s: Seconds = 120.0
     #: How long a worker that is told to stop waits for its calls before it hands the rest back.

@@ -33,6 +33,7 @@ def upgrade() -> None:
     create_workers()
     create_shards()
     create_prices()
+    create_provider_stops()
     create_results()
     create_attempts()
     folder = Path(__file__).parents[1] / "views" / revision
@@ -43,7 +44,7 @@ def upgrade() -> None:
 def downgrade() -> None:
     for name in reversed(VIEWS):
         op.execute(f"DROP VIEW {name}")
-    for name in ["attempts", "results", "prices", "shards", "workers", "prompts", "batches"]:
+    for name in ["attempts", "results", "provider_stops", "prices", "shards", "workers", "prompts", "batches"]:
         op.drop_table(name)
 
 
@@ -217,6 +218,19 @@ def create_prices() -> None:
         ["provider", "model", "above_input_tokens"],
         unique=True,
         postgresql_where=sa.text("valid_to IS NULL"),
+    )
+
+
+def create_provider_stops() -> None:
+    op.create_table(
+        "provider_stops",
+        sa.Column("provider", sa.Text, nullable=False),
+        sa.Column("simulated", sa.Boolean, nullable=False),
+        sa.Column("error_class", sa.Text, nullable=False),
+        sa.Column("error_message", sa.Text, nullable=False),
+        instant("stopped_at", now=True),
+        sa.PrimaryKeyConstraint("provider", "simulated", name=op.f("pk_provider_stops")),
+        one_of("provider_stops", "error_class", "auth", "quota"),
     )
 
 

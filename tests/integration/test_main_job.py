@@ -257,8 +257,9 @@ async def test_a_cancelled_batch_has_a_result_for_every_prompt_and_books_what_wa
     assert await staffed.count("results", "batch_id = $1 AND state = 'succeeded'", batch_id) == answered
 
 
+# The last one here: what it leaves is an exception to what `assert_laws` asks of the others.
 async def test_failed_prompts_run_again_and_the_others_do_not(staffed: Yard, bill: Bill) -> None:
-    staffed.simulator.set_faults("groq:auth=1.0")
+    staffed.simulator.set_faults("groq:content_filter=1.0")
     pinned = yards.of_one(30, model="groq/llama-3.3-70b-versatile")
     batch_id = await staffed.submit([*pinned, *yards.of_one(10, "code")])
     await staffed.completed(batch_id)
@@ -266,7 +267,7 @@ async def test_failed_prompts_run_again_and_the_others_do_not(staffed: Yard, bil
         "SELECT category, state, error_class, attempts, count(*) FROM results "
         "WHERE batch_id = $1 GROUP BY 1, 2, 3, 4 ORDER BY 1",
         batch_id,
-    ) == [("code", "succeeded", None, 1, 10), ("simple_qa", "failed", "auth", 1, 30)]
+    ) == [("code", "succeeded", None, 1, 10), ("simple_qa", "failed", "content_refused", 1, 30)]
     failed = [
         result
         for result in await staffed.results(batch_id, status=1)
@@ -280,7 +281,8 @@ async def test_failed_prompts_run_again_and_the_others_do_not(staffed: Yard, bil
     await staffed.completed(batch_id)
 
     await staffed.do("status", str(batch_id))
-    await laws.assert_laws(staffed)
+    # A result counts its attempts from the retry, and the ledger has them all.
+    await laws.assert_laws(staffed, may_double=True)
     await laws.assert_bill(staffed, batch_id, bill.calls())
     assert await staffed.count("attempts", "batch_id = $1", batch_id) == 30 + 30 + 10
     assert await staffed.count("results", "batch_id = $1 AND state = 'succeeded'", batch_id) == 40

@@ -35,8 +35,8 @@ async def engine(
     await engine.dispose()
 
 
-async def swept(engine: AsyncEngine, *, lease_s: float | None = 12.0) -> bool:
-    return await sweep.sweep(engine, shard_work.ROUTER, simulated=False, lease_s=lease_s)
+async def swept(engine: AsyncEngine, *, lease_s: float | None = 12.0, idle_s: float = 600.0) -> bool:
+    return await sweep.sweep(engine, shard_work.ROUTER, simulated=False, lease_s=lease_s, idle_s=idle_s)
 
 
 async def a_shard(

@@ -31,7 +31,7 @@ PROVIDERS = ["groq", "cerebras", "zai", "openai", "anthropic", "gemini"]
 #: Stands in every prompt, so that the text of one is found wherever it should not be.
 PROMPT_MARK = "quokka"
 #: What a process needs that is no setting of ours.
-KEPT = ("PATH", "HOME", "LANG", "LD_LIBRARY_PATH", "TMPDIR")
+KEPT = ("PATH", "HOME", "LANG", "LD_LIBRARY_PATH", "PYTHONPATH", "TMPDIR")
 #: Longer than anything here takes on a machine that does other things too.
 PATIENCE_S = 60.0
 

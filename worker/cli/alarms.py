@@ -5,19 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from worker.routing import queues as queue_names
+
 if TYPE_CHECKING:
     from worker.ledger import reads
     from worker.routing.registry import Registry
-
-
-def consumers(queue: str, registry: Registry) -> list[str]:
-    """The providers whose workers consume a queue; none when the registry has no such queue (any more)."""
-    category, _, provider = queue.partition(".")
-    if provider:
-        return [provider] if provider in registry.providers else []
-    if category not in registry.categories:
-        return []
-    return [route.provider for route in registry.categories[category].chain[0]]
 
 
 def unserved(
@@ -32,7 +24,7 @@ def unserved(
     """
     waiting: dict[tuple[str, ...], list[str]] = {}
     for queue, count in prompts.items():
-        serving = tuple(consumers(queue, registry))
+        serving = tuple(queue_names.consumers(queue, registry))
         if count and not live.intersection(serving):
             waiting.setdefault(serving, []).append(queue)
     found = []
@@ -63,6 +55,7 @@ def of_batch(now: reads.Progress, registry: Registry) -> list[str]:
         found.append(f"Paused; `promptyard resume {batch.batch_id}` goes on.")
     if batch.state == "running":
         found += without_worker(now, registry)
+    found += stopped(now)
     if now.unpriced_calls:
         calls = "1 call" if now.unpriced_calls == 1 else f"{now.unpriced_calls:,} calls"
         found.append(f"The cost of {calls} is unknown and not in the sum: {_unpriced(now.providers)}.")
@@ -72,6 +65,19 @@ def of_batch(now: reads.Progress, registry: Registry) -> list[str]:
     if batch.failed and batch.state != "cancelled":
         found.append(f"{_prompts(batch.failed)} failed; `promptyard retry {batch.batch_id}` runs them again.")
     return found
+
+
+def stopped(now: reads.Progress) -> list[str]:
+    """Providers that refuse every call."""
+    return [_stopped(stop) for stop in now.stops]
+
+
+def _stopped(stop: reads.ProviderStop) -> str:
+    mend = {"auth": "Correct its key", "quota": "Add money to its account, or wait for its quota"}
+    return (
+        f"{stop.provider} refuses every call ({stop.error_class}): {stop.error_message}. Its prompts move on. "
+        f"{mend[stop.error_class]}, and start its worker again."
+    )
 
 
 def _unpriced(providers: Sequence[reads.ProviderProgress]) -> str:

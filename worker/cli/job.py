@@ -15,6 +15,7 @@ from worker.cli import spend as spend_command
 from worker.cli import submit as submit_command
 from worker.ledger import export, prices, reads, spending
 from worker.prompts import submit
+from worker.routing import queues
 from worker.shards import write
 
 #: Seconds between two looks at the batch, and the share of its time that `run` spends on them at most:
@@ -96,6 +97,7 @@ async def _resume(here: session.Session, earlier: reads.Batch) -> int:
 async def _work(here: session.Session, team: crew.Crew, batch_id: int) -> None:
     """Keep the workers that are needed, and show how far they are, until the batch has ended."""
     with progress.shown() as draw:
+        told: set[str] = set()
         away_since: float | None = None
         while True:
             began = time.monotonic()
@@ -112,13 +114,17 @@ async def _work(here: session.Session, team: crew.Crew, batch_id: int) -> None:
             away_since = None
             looked_s = time.monotonic() - began
             draw(now)
+            for alarm in alarms.stopped(now):
+                if alarm not in told:
+                    told.add(alarm)
+                    show.note(alarm)
             if now.batch.state != "running":
                 return
             if not now.queues:
                 # Whoever closed its last shard died before it said so.
                 await write.complete(here.db, {batch_id})
             needed = {
-                provider for queue in now.queues for provider in alarms.consumers(queue.queue, here.registry)
+                provider for queue in now.queues for provider in queues.consumers(queue.queue, here.registry)
             }
             for provider in sorted(needed):
                 team.start(provider)

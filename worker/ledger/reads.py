@@ -69,6 +69,16 @@ class ProviderProgress:
 
 
 @dataclass(frozen=True, slots=True)
+class ProviderStop:
+    """A provider that no worker calls at the moment."""
+
+    provider: str
+    error_class: str  #: auth or quota
+    error_message: str  #: what the provider said
+    stopped_at: datetime.datetime
+
+
+@dataclass(frozen=True, slots=True)
 class Queue:
     """Open work of one queue. Shards and prompts by state."""
 
@@ -93,6 +103,7 @@ class Progress:
     answers_per_s: float  #: over the last minute, or since the start of the batch when that is nearer
     cost_usd: Decimal | None  #: of all calls so far; None when there are some and no cost is known
     unpriced_calls: int
+    stops: Sequence[ProviderStop] = ()
 
     @property
     def eta_s(self) -> float | None:
@@ -183,6 +194,12 @@ _RATE = sa.text("""
     GROUP BY b.id
 """)
 
+_STOPS = sa.text("""
+    SELECT provider, error_class, error_message, stopped_at FROM provider_stops
+    WHERE simulated = (SELECT simulated FROM batches WHERE id = :batch_id)
+    ORDER BY provider
+""")
+
 _FAILURES = sa.text("""
     SELECT f.error_class, f.error_message, f.provider, f.prompts, p.custom_id
     FROM (
@@ -270,6 +287,7 @@ async def progress(connection: AsyncConnection, batch_id: int) -> Progress:
         answers_per_s=rate or 0.0,
         cost_usd=sum(known, Decimal(0)) if known or not unpriced else None,
         unpriced_calls=unpriced,
+        stops=[ProviderStop(*row) for row in await connection.execute(_STOPS, of_batch)],
     )
 
 

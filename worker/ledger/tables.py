@@ -158,6 +158,17 @@ prices = sa.Table(
     ),
 )
 
+provider_stops = sa.Table(
+    "provider_stops",
+    metadata,
+    sa.Column("provider", sa.Text, primary_key=True),
+    sa.Column("simulated", sa.Boolean, primary_key=True),
+    sa.Column("error_class", sa.Text, nullable=False),
+    sa.Column("error_message", sa.Text, nullable=False),
+    sa.Column("stopped_at", Instant, nullable=False, server_default=NOW),
+    _one_of("error_class", "auth", "quota"),
+)
+
 results = sa.Table(
     "results",
     metadata,

@@ -19,4 +19,5 @@ class ErrorClass(enum.StrEnum):
     QUOTA = "quota"  #: out of money or of the day's quota: the next provider
     AUTH = "auth"  #: the key is refused: the next provider
     CONFIG = "config"  #: no such model, or the request's form is refused: the next provider
+    NO_WORKER = "no_worker"  #: no worker of the provider runs: the next provider
     LOST = "lost"  #: the worker died in the call: nobody knows

@@ -47,6 +47,16 @@ def consumed_by(provider: str, registry: Registry) -> list[str]:
     return shared + own
 
 
+def consumers(queue: str, registry: Registry) -> list[str]:
+    """The providers whose workers consume a queue; none when the registry has no such queue (any more)."""
+    category, _, provider = queue.partition(".")
+    if category not in registry.categories:
+        return []
+    if provider:
+        return [provider] if provider in registry.providers else []
+    return [route.provider for route in registry.categories[category].chain[0]]
+
+
 def provider_of(queues: Sequence[str], registry: Registry) -> str:
     """The provider that a worker started with these queues (`-Q`) belongs to.
 

@@ -10,8 +10,8 @@ from datetime import UTC, datetime
 
 from worker.ledger import cost, prices
 from worker.providers import endpoint, http, types
-from worker.routing import decide, registry
-from worker.shards import book, claim
+from worker.routing import decide, queues, registry
+from worker.shards import book, claim, stops
 
 log = logging.getLogger(__name__)
 
@@ -29,6 +29,31 @@ class Router:
         self, held: claim.Held, failure: decide.Failure, *, now: datetime, jitter: float
     ) -> decide.Decision:
         """Decide for any prompt of the shard: they all have the same history."""
+        return self._decide(held, failure, held.providers, now, jitter)
+
+    def elsewhere(self, held: claim.Held, live: frozenset[str]) -> decide.Fallback | None:
+        """Where prompts go that no worker takes: the next route whose provider has one, if there is any."""
+        failure = decide.Failure(types.ErrorClass.NO_WORKER)
+        allowed = held.providers & (live | {held.route.provider})
+        decision = self._decide(held, failure, allowed, datetime.now(UTC), 0.0)
+        return decision if isinstance(decision, decide.Fallback) else None
+
+    def consumers(self, queue: str) -> list[str]:
+        """The providers whose workers consume a queue."""
+        return queues.consumers(queue, self._registry)
+
+    def first_route(self, queue: str) -> registry.Route:
+        """The first choice of the category that a queue belongs to."""
+        return self._registry.categories[queue.partition(".")[0]].chain[0][0]
+
+    def _decide(
+        self,
+        held: claim.Held,
+        failure: decide.Failure,
+        providers: frozenset[str],
+        now: datetime,
+        jitter: float,
+    ) -> decide.Decision:
         place = decide.Place(
             category=held.category,
             route=held.route,
@@ -38,7 +63,7 @@ class Router:
             pinned=held.pinned is not None,
             reason=types.ErrorClass(held.reason) if held.reason else None,
         )
-        chain = self._chain(held.category, held.providers)
+        chain = self._chain(held.category, providers)
         return decide.after(failure, place, chain, self._policy, now, jitter, windows=self._windows)
 
     def _cut(self, category: str, providers: frozenset[str]) -> decide.Chain:
@@ -107,6 +132,16 @@ class Caller:
         """Book a call that was given up while it was out."""
         error = types.CallError(types.ErrorClass.LOST, "the worker was stopped while the call was out")
         call = self._ended(held, prompt_no, started_at, time.monotonic(), "unknown", None)
+        call.error_class, call.error_message = error.error_class.value, error.message
+        return call, error
+
+    def passed_over(
+        self, held: claim.Held, prompt_no: int, stop: stops.Stop
+    ) -> tuple[book.Call, types.CallError]:
+        """Book a call that is not made, since the provider refuses them all."""
+        error = types.CallError(stop.error_class, f"{held.route.provider} is stopped: {stop.message}")
+        call = self._ended(held, prompt_no, datetime.now(UTC), time.monotonic(), "failed", None)
+        call.called = False
         call.error_class, call.error_message = error.error_class.value, error.message
         return call, error
 

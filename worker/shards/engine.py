@@ -26,7 +26,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from worker import errors, settings
 from worker.providers import types
 from worker.routing import decide, registry
-from worker.shards import book, call, claim, lease, publish, sweep, write
+from worker.shards import book, call, claim, lease, publish, stops, sweep, write
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +40,8 @@ FLUSH_CHARACTERS = 8 * 1024 * 1024
 #: Seconds between two tries when Postgres or Redis is away.
 AWAY_RETRY_S = 1.0
 SWEEP_INTERVAL_S = 0.5
+#: Seconds between two looks at whether the provider was stopped by another worker.
+GATE_INTERVAL_S = 1.0
 #: Seconds that the last write of a stopping worker gets beyond its grace period: without it, calls were paid
 #: for nothing.
 LAST_WRITE_S = 3.0
@@ -57,6 +59,7 @@ class Identity:
     """Who this worker is."""
 
     worker_id: int
+    provider: str
     dialect: str
     simulated: bool
     #: for each category whose shared queue it consumes, the route it takes there
@@ -106,6 +109,8 @@ class Engine:
         self._writable = asyncio.Event()
         self._writable.set()
         self._publish_now = asyncio.Event()
+        self._gate = stops.Gate()
+        self._gate_changed = asyncio.Event()
         self._postgres_back_at = time.monotonic()
         self._lanes: list[asyncio.Task[None]] = []
         self._writer: asyncio.Task[None]
@@ -115,7 +120,12 @@ class Engine:
         """Start the lanes and the loops around them."""
         self._lanes = [asyncio.create_task(self._lane(number)) for number in range(self._window)]
         self._writer = asyncio.create_task(self._write_forever())
-        loops = (self._beat_forever(), self._sweep_forever(), self._publish_forever())
+        loops = (
+            self._beat_forever(),
+            self._sweep_forever(),
+            self._publish_forever(),
+            self._watch_gate_forever(),
+        )
         self._loops = [asyncio.create_task(loop) for loop in loops]
         for task in (*self._lanes, self._writer, *self._loops):
             task.add_done_callback(self._ended)
@@ -213,12 +223,30 @@ class Engine:
             await self._writable.wait()
             if held.stopped:
                 continue
+            began = time.monotonic()
+            stop = self._gate.shuts_out(began)
+            if stop is not None:
+                self._book(*self._caller.passed_over(held, prompt_no, stop), body)
+                continue
             held.calls_out += 1
             self._out[number] = held, prompt_no, body, datetime.now(UTC)
             ended, error = await self._caller.answer(held, prompt_no, body)
             del self._out[number]
             held.calls_out -= 1
+            self._learn(error, began)
             self._book(ended, error, body)
+
+    def _learn(self, error: types.CallError | None, began: float) -> None:
+        """Shut the gate when the provider refuses every call, and open it when it answers."""
+        if error is None:
+            changed = self._gate.answered(began)
+        elif error.error_class in stops.STOPPING:
+            stop = stops.Stop(error.error_class, error.message)
+            changed = self._gate.shut(stop, time.monotonic())
+        else:
+            return
+        if changed:
+            self._gate_changed.set()
 
     def _book(self, ended: book.Call, error: types.CallError | None, body: str) -> None:
         """Have a finished call written, and its prompt sent on when it has no answer."""
@@ -338,6 +366,7 @@ class Engine:
                     self._router,
                     simulated=self._identity.simulated,
                     lease_s=self._config.lease_s if settled else None,
+                    idle_s=self._config.idle_queue_s,
                 )
             except DB_ERRORS as e:
                 await self._away("sweep", e)
@@ -346,6 +375,31 @@ class Engine:
                 self._postgres_back_at = time.monotonic()
             if unpublished:
                 self._publish_now.set()
+
+    async def _watch_gate_forever(self) -> None:
+        """Tell the other workers of the provider when the gate moves, and move it as they say."""
+        name, simulated = self._identity.provider, self._identity.simulated
+        while True:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(GATE_INTERVAL_S):
+                    await self._gate_changed.wait()
+            try:
+                if self._gate_changed.is_set():
+                    self._gate_changed.clear()
+                    await stops.publish(self._db, name, self._gate.stop, simulated=simulated)
+                    log.warning("%s is %s", name, "stopped" if self._gate.stop else "back")
+                    continue
+                found = await stops.read(self._db, name, simulated=simulated)
+            except DB_ERRORS as e:
+                self._gate_changed.set()
+                await self._away("gate", e)
+                continue
+            if self._gate_changed.is_set():
+                continue
+            if found is None:
+                self._gate.open()
+            else:
+                self._gate.shut(found, time.monotonic())
 
     async def _publish_forever(self) -> None:
         while True:

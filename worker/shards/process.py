@@ -19,7 +19,7 @@ from worker.ledger import database, prices, schema
 from worker.local import servers
 from worker.providers import http
 from worker.routing import keys, load, registry
-from worker.shards import call, engine, lease
+from worker.shards import call, engine, lease, stops
 
 log = logging.getLogger(__name__)
 
@@ -114,6 +114,8 @@ class Process:
         try:
             await schema.prepare(url, embedded=self._config.database_url is None)
             await prices.sync(db, found)
+            # Somebody has started a worker: with a new key, perhaps, or after paying. A call will tell.
+            await stops.publish(db, self._provider, None, simulated=found.simulated)
             async with contextlib.aclosing(http.Client()) as client:
                 yield engine.Engine(
                     db,
@@ -127,6 +129,7 @@ class Process:
                     call.Router(found, usable.windows),
                     engine.Identity(
                         worker_id=await lease.register(db, self._provider, simulated=found.simulated),
+                        provider=self._provider,
                         dialect=provider.dialect,
                         simulated=found.simulated,
                         routes=_first_routes(found, self._provider),

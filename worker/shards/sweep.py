@@ -17,7 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from worker import celery, errors
 from worker.providers import types
 from worker.routing import decide
-from worker.shards import book, call, claim, write
+from worker.shards import book, call, claim, idle, write
 
 #: Key of the advisory lock; held by the transaction of one sweep.
 _LOCK_KEY = 0x50524D5459415244  # "PRMTYARD"
@@ -56,13 +56,6 @@ _IN_DOUBT = sa.text("""
     WHERE s.id = :id
       AND NOT EXISTS (SELECT FROM results r WHERE r.batch_id = s.batch_id AND r.prompt_no = p.prompt_no)
     ON CONFLICT DO NOTHING
-""")
-
-_REQUEUE = sa.text("""
-    UPDATE shards SET state = 'queued', queue = :queue, route = :route, attempt_no = :attempt_no,
-        attempts_before = :attempts_before, tried = :tried, reason = 'lost',
-        lease_until = NULL, worker_id = NULL, published_at = NULL
-    WHERE id = :id
 """)
 
 _POISON = sa.text("""
@@ -107,12 +100,15 @@ _DEAD_WORKERS = sa.text("""
 """)
 
 
-async def sweep(engine: AsyncEngine, router: call.Router, *, simulated: bool, lease_s: float | None) -> bool:
+async def sweep(
+    engine: AsyncEngine, router: call.Router, *, simulated: bool, lease_s: float | None, idle_s: float
+) -> bool:
     """Do one sweep, unless another worker is at it.
 
     Args:
         lease_s: how long a lease is. None: leave alone those that ran out, since Postgres was away just now
             and no worker could renew.
+        idle_s: how long a queue may have no worker before its shards move on.
 
     Returns:
         Whether there are shards to publish.
@@ -128,6 +124,7 @@ async def sweep(engine: AsyncEngine, router: call.Router, *, simulated: bool, le
             for row in expired.all():
                 await _lost(connection, row, router, simulated=simulated)
             await connection.execute(_DEAD_WORKERS)
+            await idle.move_on(connection, router, simulated=simulated, idle_s=idle_s)
         await _find_vanished(connection, simulated=simulated)
         unpublished = bool(await connection.scalar(_UNPUBLISHED, {"simulated": simulated}))
         batches = {row.id for row in await connection.execute(_OPEN_BATCHES, {"simulated": simulated})}
@@ -153,17 +150,7 @@ async def _lost(connection: AsyncConnection, row: sa.Row[Any], router: call.Rout
         return
     move = book.move(held, decision, types.ErrorClass.LOST, called=True)
     # The wait of a retry is for a provider that is unwell; here a worker was.
-    await connection.execute(
-        _REQUEUE,
-        {
-            "id": held.id,
-            "queue": move.queue,
-            "route": str(move.route),
-            "attempt_no": move.attempt_no,
-            "attempts_before": move.attempts_before,
-            "tried": [str(route) for route in move.tried],
-        },
-    )
+    await connection.execute(idle.MOVE, idle.values(held, move))
 
 
 async def _find_vanished(connection: AsyncConnection, *, simulated: bool) -> None:
