@@ -62,9 +62,37 @@ async def test_a_queue_without_a_worker_is_shown_and_then_moved_on(yard: Yard) -
     yard.worker("cerebras", {"PROMPTYARD_IDLE_QUEUE_S": "0.5"})
     # Then they go there after the set time, and a prompt that is pinned waits
     await yard.completed(batch_id)
-    assert await yard.rows("SELECT DISTINCT provider, fallbacks, attempts FROM results") == [
-        ("cerebras", 1, 1)
-    ]
+    assert await yard.rows("SELECT DISTINCT provider, fallbacks, attempts FROM results") == [("cerebras", 1, 1)]
     assert await yard.rows("SELECT DISTINCT reason FROM shards WHERE state = 'done'") == [("no_worker",)]
     assert await yard.rows("SELECT state FROM shards WHERE batch_id = $1", pinned) == [("queued",)]
     await laws.assert_laws(yard)
+
+
+async def test_a_batch_goes_to_no_provider_that_was_left_out(yard: Yard) -> None:
+    # Given a batch that may not use the second of its chain
+    path = yard.file(yards.of_one(30))
+    batch_id = int((await yard.do("submit", str(path), "--without", "cerebras")).splitlines()[-1])
+    # When the first one fails
+    yard.slow(0, "groq:server_error=1.0")
+    for provider in ("groq", "cerebras", "openai"):
+        yard.worker(provider)
+    await yard.completed(batch_id)
+    # Then its prompts go to the third
+    assert await yard.rows("SELECT provider, count(*) FROM results GROUP BY 1") == [("openai", 30)]
+    assert await yard.count("attempts", "provider = 'cerebras'") == 0
+
+
+async def test_retry_after_the_cause_is_mended_calls_the_stopped_provider_again(yard: Yard) -> None:
+    # Given prompts that failed, since the only provider they may go to refuses every call
+    yard.slow(0, "groq:auth=1.0")
+    yard.worker("groq")
+    path = yard.file(yards.of_one(30))
+    batch_id = int((await yard.do("submit", str(path), "--only", "groq")).splitlines()[-1])
+    await yard.completed(batch_id)
+    assert await yard.count("results", "state = 'failed'") == 30
+    # When the account is mended and they run again
+    yard.slow(0)
+    await yard.do("retry", str(batch_id))
+    await yard.completed(batch_id)
+    # Then the same worker calls the provider
+    assert await yard.count("results", "state = 'succeeded' AND provider = 'groq'") == 30

@@ -162,7 +162,9 @@ async def test_a_batch_whose_last_calls_ended_while_it_was_paused_is_completed(
 
 
 async def test_retry_cuts_the_failed_prompts_into_new_shards(connection: AsyncConnection) -> None:
-    batch_id = await rows.batch(connection, 6, state="completed", finished_at=rows.NOON)
+    batch_id = await rows.batch(
+        connection, 6, state="completed", finished_at=rows.NOON, providers=list(USABLE.providers)
+    )
     await rows.prompt(connection, batch_id, 7, pinned="groq/openai/gpt-oss-120b")
     await rows.prompt(connection, batch_id, 8, category="simple_qa")
     await rows.result(connection, batch_id, 1)
@@ -189,6 +191,15 @@ async def test_retry_cuts_the_failed_prompts_into_new_shards(connection: AsyncCo
     assert await value(connection, "SELECT count(*) FROM results") == 1
     assert await state(connection, batch_id) == "running"
     assert await value(connection, "SELECT finished_at IS NULL FROM batches")
+
+
+async def test_retry_stays_with_the_providers_that_the_batch_was_submitted_for(
+    connection: AsyncConnection,
+) -> None:
+    batch_id = await rows.batch(connection, 1, state="completed", providers=["openai"])
+    await rows.failed_result(connection, batch_id, 1)
+    assert await steer.retry(connection, batch_id, usable=USABLE, shard_prompts=3) == 1
+    assert await value(connection, "SELECT queue FROM shards") == "code.openai"
 
 
 async def test_retry_without_a_failed_prompt_changes_nothing(connection: AsyncConnection) -> None:

@@ -144,3 +144,41 @@ def test_the_provider_of_a_worker_is_read_from_its_queues() -> None:
 def test_queues_that_fit_no_one_provider_are_refused(names: list[str], words: str) -> None:
     with pytest.raises(errors.SettingsError, match=words):
         queues.provider_of(names, shipped())
+
+
+# Providers that may not be used
+
+
+def test_only_the_providers_that_are_named_stay() -> None:
+    usable = load.usable(shipped("http://127.0.0.1:1"), {}).restricted(only=["groq", "zai"])
+    assert usable.providers == ["groq", "zai"]
+    assert {route.provider for tier in usable.chains["simple_qa"] for route in tier} == {"groq", "zai"}
+    ((queue, route),) = queues.entries("complex_reasoning", usable)
+    assert queue.split(".")[1] in {"groq", "zai"}
+    assert route is not None
+
+
+def test_a_provider_that_is_named_may_be_left_out() -> None:
+    usable = load.usable(shipped("http://127.0.0.1:1"), {}).restricted(without=["groq"])
+    assert "groq" not in usable.providers
+    assert queues.entries("simple_qa", usable)[0][0] == "simple_qa.cerebras"
+
+
+@pytest.mark.parametrize("option", ["only", "without"])
+def test_a_provider_that_does_not_exist_cannot_be_named(option: str) -> None:
+    usable = load.usable(shipped("http://127.0.0.1:1"), {})
+    with pytest.raises(errors.RegistryError, match="There is no provider grok"):
+        usable.restricted(**{option: ["grok"]})
+
+
+def test_a_provider_without_a_key_cannot_be_the_only_one() -> None:
+    usable = load.usable(shipped(), {"OPENAI_API_KEY": "k"})
+    with pytest.raises(errors.RegistryError, match=r"groq has no key\. Set GROQ_API_KEY"):
+        usable.restricted(only=["groq"])
+
+
+def test_a_category_whose_providers_are_all_left_out_says_so() -> None:
+    registry = shipped("http://127.0.0.1:1")
+    usable = load.usable(registry, {}).restricted(without=list(registry.providers))
+    with pytest.raises(errors.RegistryError, match="No provider for code is left"):
+        usable.require("code")

@@ -36,6 +36,8 @@ class Request:
     name: str | None
     strict: bool
     again: bool
+    only: list[str]
+    without: list[str]
     rejects: Path | None
     workers: int
 
@@ -45,6 +47,7 @@ async def run(request: Request) -> int:
     team = crew.Crew(request.workers, settings.load().home / "logs")
     team.prepare()
     async with session.opened() as here:
+        here = here.restricted(request.only, request.without)
         if here.registry.simulated:
             show.note("Simulated providers: every answer is made up, nothing is charged.")
         elif left_out := here.usable.sentence():

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from worker.cli import submit
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -42,6 +44,8 @@ def run(
     category: Annotated[str | None, typer.Option(help="Category of all prompts that give none.")] = None,
     name: Annotated[str | None, typer.Option(help="A name for the batch.")] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Refuse the files when one line is wrong.")] = False,
+    only: Annotated[list[str] | None, submit.ONLY] = None,
+    without: Annotated[list[str] | None, submit.WITHOUT] = None,
     rejects: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Write the lines that are not taken there, with reasons."),
@@ -54,7 +58,9 @@ def run(
     target = output or _default_output(files)
     if target.is_dir():
         raise typer.BadParameter(f"{target} is a folder; name a file in it.", param_hint="--output")
-    request = job.Request(files, target, category, name, strict, again, rejects, workers)
+    request = job.Request(
+        files, target, category, name, strict, again, only or [], without or [], rejects, workers
+    )
     with _simulated() if simulate else contextlib.nullcontext():
         try:
             status = session.run(job.run(request))

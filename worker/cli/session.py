@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Coroutine
-from dataclasses import dataclass
+import dataclasses
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from typing import Any, TypeVar
 
 import asyncpg
@@ -20,12 +20,16 @@ from worker.routing import load, registry
 Result = TypeVar("Result")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class Session:
     settings: settings.Settings
     registry: registry.Registry
     usable: load.Usable
     db: AsyncEngine
+
+    def restricted(self, only: Sequence[str], without: Sequence[str]) -> Session:
+        """The same without some of the providers; see `worker.routing.load.Usable.restricted`."""
+        return dataclasses.replace(self, usable=self.usable.restricted(only, without))
 
 
 @contextlib.asynccontextmanager

@@ -37,6 +37,10 @@ Examples:
 COUNT_EVERY_S = 0.2
 
 
+ONLY = typer.Option(metavar="PROVIDER", help="Use this provider and no other; may be repeated.")
+WITHOUT = typer.Option(metavar="PROVIDER", help="Do not use this provider; may be repeated.")
+
+
 def register(app: typer.Typer) -> None:
     app.command("submit", help=HELP)(submit)
 
@@ -48,6 +52,8 @@ def submit(
     ] = None,
     name: Annotated[str | None, typer.Option(help="A name for the batch, in place of its id.")] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Submit nothing when one line is wrong.")] = False,
+    only: Annotated[list[str] | None, ONLY] = None,
+    without: Annotated[list[str] | None, WITHOUT] = None,
     rejects: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Write the lines that are not taken there, with reasons."),
@@ -56,7 +62,7 @@ def submit(
     from worker.cli import session
 
     try:
-        code = session.run(_submit(files, category, name, rejects, strict=strict))
+        code = session.run(_submit(files, category, name, rejects, only or [], without or [], strict=strict))
     except KeyboardInterrupt:
         show.note("Interrupted. `promptyard status` shows whether the batch was stored before.")
         raise typer.Exit(130) from None
@@ -64,11 +70,19 @@ def submit(
 
 
 async def _submit(
-    files: list[str], category: str | None, name: str | None, rejects_path: Path | None, *, strict: bool
+    files: list[str],
+    category: str | None,
+    name: str | None,
+    rejects_path: Path | None,
+    only: list[str],
+    without: list[str],
+    *,
+    strict: bool,
 ) -> int:
     from worker.cli import session
 
     async with session.opened() as here:
+        here = here.restricted(only, without)
         if here.registry.simulated:
             show.note("Simulated providers: only workers with the same PROMPTYARD_SIMULATOR take this batch.")
         elif left_out := here.usable.sentence():

@@ -83,12 +83,17 @@ _CANCEL_PROMPTS = sa.text("""
 
 _LAST_PROMPT = sa.text("SELECT coalesce(max(prompt_no), 0) FROM prompts WHERE batch_id = :batch_id")
 
+_PROVIDERS = sa.text("SELECT providers FROM batches WHERE id = :batch_id")
+
 _FAILED = sa.text("""
     SELECT DISTINCT p.category FROM results AS r JOIN prompts AS p USING (batch_id, prompt_no)
     WHERE r.batch_id = :batch_id AND r.state = 'failed'
 """)
 
-_ALLOW = sa.text("UPDATE batches SET providers = :providers WHERE id = :batch_id")
+_LIFT_STOPS = sa.text("""
+    DELETE FROM provider_stops
+    WHERE simulated = (SELECT simulated FROM batches WHERE id = :batch_id)
+""")
 
 # The failed results go and their prompts are in exactly one new shard, as if nothing had been tried.
 # `entries` is by category the list of [queue, route] where its shards begin, in turn.
@@ -177,7 +182,7 @@ async def retry(connection: AsyncConnection, batch_id: int, *, usable: load.Usab
     """Give the failed prompts of a batch another run from the start of their chains. Publish them after this.
 
     Args:
-        usable: where they may go: what has a key now, which may be more than when they were submitted.
+        usable: what has a key now. They go to no provider that the batch was not submitted for.
         shard_prompts: prompts in a shard, at most.
 
     Returns:
@@ -191,6 +196,8 @@ async def retry(connection: AsyncConnection, batch_id: int, *, usable: load.Usab
     categories = [row.category for row in await connection.execute(_FAILED, {"batch_id": batch_id})]
     if not categories:
         return 0
+    allowed = (await connection.execute(_PROVIDERS, {"batch_id": batch_id})).scalar_one()
+    usable = usable.restricted(without=[name for name in usable.registry.providers if name not in allowed])
     for category in categories:
         usable.require(category)
     entries = {
@@ -199,7 +206,8 @@ async def retry(connection: AsyncConnection, batch_id: int, *, usable: load.Usab
     }
     values = {"batch_id": batch_id, "shard_prompts": shard_prompts, "entries": json.dumps(entries)}
     count = int((await connection.execute(_RETRY, values)).scalar_one())
-    await connection.execute(_ALLOW, {"batch_id": batch_id, "providers": usable.providers})
+    # Somebody has mended what made them fail: the workers look again whether stopped providers are back.
+    await connection.execute(_LIFT_STOPS, {"batch_id": batch_id})
     await _set_state(connection, batch_id, "running")
     return count
 

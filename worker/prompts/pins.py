@@ -48,6 +48,8 @@ class Pins:
         variable = self._usable.missing.get(route.provider)
         if variable is not None:
             raise Refused(f"model asks for {route.provider}, whose key is missing: set {variable}")
+        if route.provider in self._usable.barred:
+            raise Refused(f"model asks for {route.provider}, which may not be used for this batch")
         return route
 
     def _served(self, model: str) -> Route:

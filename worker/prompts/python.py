@@ -6,7 +6,7 @@ import asyncio
 import dataclasses
 import logging
 import os
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from worker import errors, settings
@@ -41,6 +41,8 @@ def submit(
     name: str | None = None,
     category: str | None = None,
     strict: bool = False,
+    only: Sequence[str] = (),
+    without: Sequence[str] = (),
     on_reject: Callable[[errors.LineError], object] | None = None,
 ) -> Batch:
     """Submit prompts as one batch and return it once it is stored and published.
@@ -55,6 +57,8 @@ def submit(
         name: of the batch; unique.
         category: of the prompts that name none; without it they are classified.
         strict: refuse everything when one prompt is wrong, where else the others are submitted.
+        only: names of providers; no others are used, not even when these fail.
+        without: names of providers that are not used.
         on_reject: called with each prompt that is not taken; without it a warning is logged.
 
     Raises:
@@ -70,7 +74,17 @@ def submit(
         pass
     else:
         raise RuntimeError("An event loop is running: use `await worker.asubmit(…)` in place of worker.submit.")
-    return asyncio.run(asubmit(prompts, name=name, category=category, strict=strict, on_reject=on_reject))
+    return asyncio.run(
+        asubmit(
+            prompts,
+            name=name,
+            category=category,
+            strict=strict,
+            only=only,
+            without=without,
+            on_reject=on_reject,
+        )
+    )
 
 
 async def asubmit(
@@ -79,6 +93,8 @@ async def asubmit(
     name: str | None = None,
     category: str | None = None,
     strict: bool = False,
+    only: Sequence[str] = (),
+    without: Sequence[str] = (),
     on_reject: Callable[[errors.LineError], object] | None = None,
 ) -> Batch:
     """Do what `submit` does, inside an event loop; the same arguments and errors.
@@ -88,7 +104,7 @@ async def asubmit(
     """
     # All that can be wrong without a server is said before one is started.
     chosen = settings.load()
-    usable = load.usable(load.registry(chosen), os.environ)
+    usable = load.usable(load.registry(chosen), os.environ).restricted(only, without)
     if category is not None:
         usable.require(category)
     urls = await asyncio.to_thread(servers.use, chosen)

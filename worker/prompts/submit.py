@@ -107,4 +107,8 @@ def digest(paths: Sequence[str | Path], *, usable: Usable, category: str | None 
 
 def _options(category: str | None, usable: Usable) -> dict[str, object]:
     """What makes another batch of the same files."""
-    return {"category": category, "simulated": usable.registry.simulated}
+    return {
+        "category": category,
+        "simulated": usable.registry.simulated,
+        "barred": sorted(usable.barred),
+    }

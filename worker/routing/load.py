@@ -8,7 +8,7 @@ import importlib.resources
 import json
 import os
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -73,11 +73,39 @@ class Usable:
     chains: Mapping[str, Chain]  #: by category, without the providers that lack a key; empty tiers are gone
     missing: Mapping[str, str]  #: provider to the variable that should hold its key
     windows: Mapping[Route, int]  #: context window of every route of the registry, in tokens
+    barred: frozenset[str] = frozenset()  #: providers that were asked not to be used
 
     @property
     def providers(self) -> list[str]:
         """The providers that can be called."""
-        return [name for name in self.registry.providers if name not in self.missing]
+        left_out = self.missing.keys() | self.barred
+        return [name for name in self.registry.providers if name not in left_out]
+
+    def restricted(self, only: Sequence[str] = (), without: Sequence[str] = ()) -> Usable:
+        """Leave out providers by name.
+
+        Args:
+            only: use no others; empty: all.
+            without: do not use these.
+
+        Raises:
+            RegistryError: there is no such provider, or one that is asked for has no key.
+        """
+        for name in (*only, *without):
+            if name not in self.registry.providers:
+                known = ", ".join(self.registry.providers)
+                raise errors.RegistryError(f"There is no provider {name}. The registry has {known}.")
+        for name in only:
+            if name in self.missing:
+                raise errors.RegistryError(f"{name} has no key. Set {self.missing[name]}.")
+        barred = set(without) | (self.registry.providers.keys() - set(only) if only else set())
+        left_out = self.missing.keys() | self.barred | barred
+        categories = self.registry.categories.items()
+        return dataclasses.replace(
+            self,
+            chains={name: _cut(category, left_out) for name, category in categories},
+            barred=self.barred | barred,
+        )
 
     @property
     def categories_without_provider(self) -> list[str]:
@@ -103,6 +131,11 @@ class Usable:
         chain = self.chains[category]
         if not chain:
             wanted = dict.fromkeys(route.provider for route in self.registry.categories[category].routes())
+            if self.barred:
+                raise errors.RegistryError(
+                    f"No provider for {category} is left: {', '.join(wanted)} would serve it, and have no key "
+                    "or may not be used. Allow one of them."
+                )
             variables = ", ".join(self.missing[provider] for provider in wanted)
             raise errors.RegistryError(
                 f"No provider for {category} has a key. Set one of {variables}, add a server of your own to "
@@ -130,8 +163,8 @@ def usable(registry: Registry, env: Mapping[str, str] = os.environ) -> Usable:
     )
 
 
-def _cut(category: Category, missing: Mapping[str, str]) -> Chain:
-    tiers = (tuple(route for route in tier if route.provider not in missing) for tier in category.chain)
+def _cut(category: Category, left_out: Collection[str]) -> Chain:
+    tiers = (tuple(route for route in tier if route.provider not in left_out) for tier in category.chain)
     return tuple(tier for tier in tiers if tier)
 
 

@@ -188,6 +188,8 @@ class Engine:
             if self._stopping:
                 raise Stopping
             try:
+                if self._gate.stop is not None:
+                    await self._look_at_gate()
                 return await claim.claim(
                     self._db,
                     shard_id,
@@ -388,18 +390,21 @@ class Engine:
                     self._gate_changed.clear()
                     await stops.publish(self._db, name, self._gate.stop, simulated=simulated)
                     log.warning("%s is %s", name, "stopped" if self._gate.stop else "back")
-                    continue
-                found = await stops.read(self._db, name, simulated=simulated)
+                else:
+                    await self._look_at_gate()
             except DB_ERRORS as e:
                 self._gate_changed.set()
                 await self._away("gate", e)
-                continue
-            if self._gate_changed.is_set():
-                continue
-            if found is None:
-                self._gate.open()
-            else:
-                self._gate.shut(found, time.monotonic())
+
+    async def _look_at_gate(self) -> None:
+        """Move the gate as the other workers say, or the one who had the failed prompts run again."""
+        found = await stops.read(self._db, self._identity.provider, simulated=self._identity.simulated)
+        if self._gate_changed.is_set():
+            return  # it moved here, and nobody was told yet
+        if found is None:
+            self._gate.open()
+        else:
+            self._gate.shut(found, time.monotonic())
 
     async def _publish_forever(self) -> None:
         while True:
