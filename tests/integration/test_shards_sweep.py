@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime
 import uuid
 from collections.abc import AsyncIterator
@@ -108,6 +109,24 @@ async def test_a_prompt_that_has_lost_every_worker_ends_as_failed(engine: AsyncE
     ) == [(1, "failed", "lost", 3), (2, "succeeded", None, 1)]
     assert await shard_work.rows(engine, "SELECT state, prompt_nos FROM shards") == [("done", [])]
     assert await shard_work.rows(engine, "SELECT state FROM batches") == [("completed",)]
+
+
+async def test_a_worker_that_froze_in_a_transaction_does_not_keep_its_shards(
+    engine: AsyncEngine, database_url: str
+) -> None:
+    # Given a worker that froze between two statements, and holds the lock of its shard
+    await a_lost_shard(engine, [1])
+    frozen = database.engine(database_url, idle_in_transaction_s=0.2)
+    connection = await frozen.connect()
+    await connection.execute(sa.text("SELECT FROM shards FOR UPDATE"))
+    # When the others sweep, Postgres has ended the transaction before long
+    async with asyncio.timeout(30):
+        while not await swept(engine):
+            await asyncio.sleep(0.05)
+    assert await shard_work.rows(engine, "SELECT state FROM shards") == [("queued",)]
+    await connection.invalidate()
+    await connection.close()
+    await frozen.dispose()
 
 
 async def test_a_lease_that_holds_or_that_nobody_could_renew_is_left(engine: AsyncEngine) -> None:

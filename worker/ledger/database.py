@@ -35,8 +35,16 @@ def async_url(url: str) -> sa.URL:
     return parsed.set(drivername="postgresql+asyncpg", query=query)
 
 
-def engine(url: str, *, pool_size: int = 5) -> sa_asyncio.AsyncEngine:
-    """Make an engine. It connects on first use and must be disposed of in the loop that used it."""
+def engine(
+    url: str, *, pool_size: int = 5, idle_in_transaction_s: float | None = None
+) -> sa_asyncio.AsyncEngine:
+    """Make an engine. It connects on first use and must be disposed of in the loop that used it.
+
+    Args:
+        idle_in_transaction_s: how long a transaction may wait for its client before Postgres ends it. A worker
+            that freezes in the middle of one would else keep its locks, and with them its shards, for good.
+    """
+    idle_ms = "0" if idle_in_transaction_s is None else str(round(idle_in_transaction_s * 1000))
     return sa_asyncio.create_async_engine(
         async_url(url),
         pool_size=pool_size,
@@ -49,6 +57,7 @@ def engine(url: str, *, pool_size: int = 5) -> sa_asyncio.AsyncEngine:
                 "timezone": "UTC",
                 # costs more than it brings on statements this small
                 "jit": "off",
+                "idle_in_transaction_session_timeout": idle_ms,
                 # A plan made while a table was empty reads all of it for every prompt once it is full.
                 "plan_cache_mode": "force_custom_plan",
             },

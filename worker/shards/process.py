@@ -110,7 +110,7 @@ class Process:
                 f"{self._provider} has no key. Set {usable.missing[self._provider]} and start again."
             )
         url = servers.use(self._config).database
-        db = database.engine(url, pool_size=POOL_SIZE)
+        db = database.engine(url, pool_size=POOL_SIZE, idle_in_transaction_s=self._config.lease_s)
         try:
             await schema.prepare(url, embedded=self._config.database_url is None)
             await prices.sync(db, found)
