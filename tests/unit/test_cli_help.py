@@ -28,8 +28,8 @@ its id, its name or `last` will do. An error that has an explanation is one line
 `--json` keeps its keys: `status BATCH` has `batch`, `answers_per_s`, `eta_s`, `cost_usd`,
 `unpriced_calls`, `providers`, `queues`, `failures` and `warnings`, and `status` alone has `batches`;
 `spend` has `spend` and `savings`; `providers` has `registry`, `simulated`, `frontier`,
-`default_category`, `categories` and `providers`; `doctor` has `checks`. Money is text with every digit,
-`null` where it is not known; times are ISO 8601.
+`default_category`, `categories` and `providers`, and with `--check` it has `simulated` and `checks`;
+`doctor` has `checks`. Money is text with every digit, `null` where it is not known; times are ISO 8601.
 """
 
 

@@ -240,7 +240,7 @@ def completion(dialect: registry.Dialect, answer: Any) -> dict[str, Any]:
 
 
 def test_openais_own_body_is_the_completion() -> None:
-    answer = openai({"role": "assistant", "content": "Hello."}, system_fingerprint="fp")
+    answer = openai({"role": "assistant", "content": "Hello.", "refusal": None}, system_fingerprint="fp")
     assert completion("openai_chat", answer) == {
         **answer,
         "usage": {
@@ -262,7 +262,12 @@ def test_a_thin_server_gets_the_fields_that_readers_expect() -> None:
     assert (done["object"], done["model"], done["created"]) == ("chat.completion", "asked", 1_700_000_000)
     assert done["id"]
     assert done["choices"] == [
-        {"message": {"role": "assistant", "content": "x"}, "finish_reason": "length", "index": 0}
+        {
+            "index": 0,
+            "message": {"role": "assistant", "content": "x", "refusal": None},
+            "logprobs": None,
+            "finish_reason": "length",
+        }
     ]
     assert done["usage"]["completion_tokens"] == 2
 

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from worker import errors
-from worker.providers import dialects, endpoint
-from worker.providers.types import CallError, Completion, Reply
+from worker.providers import dialects, endpoint, told, waiting
+from worker.providers.types import CallError, Completion, ErrorClass, Reply
 from worker.routing import registry
 
 MODEL = registry.Model(context_window=8192)
@@ -25,7 +25,7 @@ def ready(
     **more: Any,
 ) -> endpoint.Endpoint:
     provider = registry.Provider(
-        dialect=dialect, base_url=base_url, key_env="A_KEY", models={"m": MODEL}, **more
+        dialect=dialect, base_url=base_url, key_env="A_KEY", **{"models": {"m": MODEL}, **more}
     )
     route = registry.Route("p", "m")
     category = registry.Category(chain=((route,),))
@@ -98,6 +98,22 @@ def test_an_error_carries_the_status_and_the_body_of_what_could_not_be_read() ->
     assert (caught.value.status, caught.value.body) == (200, '{"choices":')
 
 
+def test_a_prompt_that_is_surely_too_long_moves_to_a_larger_model_without_a_call() -> None:
+    window = MODEL.context_window
+    fits = json.dumps({"messages": [{"role": "user", "content": "word " * window}]})
+    assert ready().build(fits)
+    with pytest.raises(CallError, match="8,192 tokens of m") as caught:
+        ready().build(json.dumps({"messages": [{"role": "user", "content": "word " * window * 2}]}))
+    assert caught.value.error_class is ErrorClass.CONTEXT
+
+
+def test_the_size_of_an_image_says_nothing_about_the_length_of_a_prompt() -> None:
+    image = {"type": "image_url", "image_url": {"url": "data:image/png;base64," + "A" * 100_000}}
+    seeing = MODEL.model_copy(update={"capabilities": frozenset({"images"})})
+    built = ready(models={"m": seeing}).build(json.dumps({"messages": [{"role": "user", "content": [image]}]}))
+    assert len(built) > 100_000
+
+
 def test_a_request_is_built_for_the_model_of_the_route() -> None:
     assert ready().build('{"messages":[]}') == b'{"model":"m","messages":[]}'
 
@@ -120,7 +136,23 @@ JSON = st.recursive(
     max_leaves=30,
 )
 BODIES = st.binary() | st.text().map(str.encode) | JSON.map(lambda value: json.dumps(value).encode())
-HEADERS = st.dictionaries(st.sampled_from(["retry-after", "retry-after-ms", "date"]), st.text())
+HEADER_NAMES = """
+retry-after retry-after-ms date x-should-retry x-ratelimit-remaining-requests x-ratelimit-reset-requests
+x-ratelimit-limit-tokens x-ratelimit-remaining-tokens x-ratelimit-reset-tokens
+anthropic-ratelimit-requests-remaining anthropic-ratelimit-requests-reset
+"""
+#: As providers write them, and nearly.
+HEADER_VALUES = (
+    st.text()
+    | st.floats().map(str)
+    | st.integers().map(str)
+    | st.datetimes().map(lambda then: f"{then.isoformat()}Z")
+    | st.datetimes().map(lambda then: then.strftime("%a, %d %b %Y %H:%M:%S GMT"))
+    | st.from_regex(r"(\d{1,30}(\.\d{1,4})?(d|h|m|s|ms|us|ns)){1,4}", fullmatch=True)
+    | st.sampled_from(["0", "true", "false", "6m0s", "Mon, 23 Nov 2026 10:00:00 GMT", "1795428060000"])
+)
+HEADERS = st.dictionaries(st.sampled_from(HEADER_NAMES.split()), HEADER_VALUES)
+OWN = {"1302": ErrorClass.OVERLOADED, "418": ErrorClass.RATE_LIMITED, "stop": ErrorClass.QUOTA}
 
 
 @pytest.mark.parametrize("dialect", list(dialects.BY_NAME))
@@ -129,18 +161,30 @@ HEADERS = st.dictionaries(st.sampled_from(["retry-after", "retry-after-ms", "dat
 def test_whatever_a_provider_answers_is_a_completion_or_a_call_error(
     dialect: registry.Dialect, status: int, headers: dict[str, str], body: bytes
 ) -> None:
-    made = ready(dialect)
+    made = ready(dialect, errors=OWN)
     try:
         done = made.read(Reply(status, headers, body))
     except CallError as error:
         assert len(error.message) <= 600
-        assert error.retry_after_s is None or error.retry_after_s >= 0
+        assert error.retry_after_s is None or 0 <= error.retry_after_s <= waiting.MAX_RESET_S
         assert "\0" not in f"{error.message}{error.body}"
     else:
         assert isinstance(done, Completion)
         assert "\0" not in f"{done.text}{done.body}"
         written = dialects.BY_NAME[dialect].chat_completion(done.body, model="m", created=0)
         assert written["usage"]["total_tokens"] == done.usage.all_input_tokens + done.usage.output_tokens
+
+
+@pytest.mark.parametrize("dialect", list(dialects.BY_NAME))
+@settings(max_examples=60, deadline=None)
+@given(headers=HEADERS)
+def test_whatever_a_provider_says_of_its_limits_is_read_or_left(
+    dialect: registry.Dialect, headers: dict[str, str]
+) -> None:
+    provider = registry.Provider(dialect=dialect, base_url="http://h", models={"m": MODEL})
+    found = told.limits_told(provider, headers)
+    assert all(value >= 0 for value in found if isinstance(value, int | float))
+    assert found.requests_period == "minute"
 
 
 GOOD: dict[registry.Dialect, Any] = {

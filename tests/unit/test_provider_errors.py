@@ -160,7 +160,7 @@ def zai(code: str, message: str) -> dict[str, Any]:
         (
             413,
             openai("Request too large for model on tokens per minute (TPM)", "rate_limit_exceeded", "tokens"),
-            CONTEXT,
+            CONFIG,
         ),
         (422, openai("Semantic error", None), PROMPT),
         (
@@ -234,7 +234,7 @@ def zai(code: str, message: str) -> dict[str, Any]:
         # Z.ai: codes are strings, the status is often 429.
         (429, zai("1302", "High concurrency usage of this API"), RATE_LIMITED),
         (429, zai("1303", "High frequency usage of this API"), RATE_LIMITED),
-        (429, zai("1305", "The API has triggered a rate limit"), RATE_LIMITED),
+        (429, zai("1305", "The API has triggered a rate limit"), OVERLOADED),
         (
             429,
             zai("1308", "Usage limit reached for 5 hour. Your limit will reset at 2026-11-23 12:00"),

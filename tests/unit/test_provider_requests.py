@@ -121,6 +121,21 @@ def test_a_model_that_lacks_what_a_prompt_needs_is_passed_over(
     assert (error.error_class, error.message) == (ErrorClass.CONFIG, f"m lacks {capability}")
 
 
+@pytest.mark.parametrize("dialect", list(dialects.BY_NAME))
+def test_a_model_that_has_lost_a_parameter_is_passed_over_unless_it_is_the_default(
+    dialect: registry.Dialect,
+) -> None:
+    newer = CAPABLE.model_copy(update={"unsupported": frozenset({"temperature", "top_p"})})
+    error = refusal(dialect, {"messages": HELLO, "temperature": 0, "top_p": 0.5}, newer)
+    assert (error.error_class, error.message) == (ErrorClass.CONFIG, "m lacks temperature, top_p")
+    assert build(dialect, {"messages": HELLO, "temperature": 1, "top_p": None}, model=newer)
+
+
+def test_anthropic_is_not_told_the_default_of_a_parameter_that_it_has_lost() -> None:
+    newer = CAPABLE.model_copy(update={"unsupported": frozenset({"temperature", "top_p"})})
+    assert "temperature" not in build("anthropic_messages", {"messages": HELLO, "temperature": 1}, model=newer)
+
+
 # Anthropic messages
 
 

@@ -262,3 +262,21 @@ def test_a_file_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
     path.write_bytes(b"# caf\xe9")
     with pytest.raises(errors.RegistryError, match="not UTF-8"):
         load.registry(settings.Settings(registry=path))
+
+
+@pytest.mark.parametrize(
+    ("table", "said"),
+    [
+        ('rate_limit_headers = { tokens_minute = "x-tokens" }', "needs one *"),
+        ('rate_limit_headers = { tokens = "x-*" }', "unknown key"),
+        ('errors = { E1 = "busy" }', "'overloaded'"),
+        ('models.small.unsupported = ["temprature"]', "'temperature'"),
+    ],
+)
+def test_a_wrong_quirk_of_a_server_is_named(table: str, said: str) -> None:
+    quirky = LOCAL_SERVER.replace("limits = { concurrency = 8 }", table).replace(
+        "[providers.local.models", "models.small.context_window = 1\n[providers.local.models"
+    )
+    message = message_about(f'extends = "default"\n{quirky}')
+    assert "providers.local" in message
+    assert said in message

@@ -24,10 +24,14 @@ Prices are US dollars for a million tokens. `place` says where a model stands in
 it serves, 1 for the first tier. Keys are never shown. It starts no server: workers are counted where the
 database is up.
 
+With --check it calls each provider that has a key once, with a prompt of a few words (which costs next to
+nothing), and says what is wrong and what to do. Exit status: 0, or 1 when a call failed.
+
 Examples:
 
 \b
     promptyard providers
+    promptyard providers --check
     PROMPTYARD_REGISTRY=mine.toml promptyard providers --json | jq '.providers[] | .name, .key'
 """
 
@@ -47,6 +51,7 @@ def register(app: typer.Typer) -> None:
 
 
 def providers(
+    check: Annotated[bool, typer.Option("--check", help="Call each provider once.")] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="For scripts; prices are text with every digit.")
     ] = False,
@@ -58,6 +63,9 @@ def providers(
     config = settings.load()
     registry = load.registry(config)
     usable = load.usable(registry)
+    if check:
+        _check(usable, as_json=as_json)
+        return
     workers = _live(config, simulated=registry.simulated)
     quotes = rates.quotes(registry, datetime.datetime.now(datetime.UTC))
     origin = str(config.registry) if config.registry else load.SHIPPED
@@ -86,6 +94,33 @@ def providers(
         print(f"\n! {left_out}")
     if empty := usable.categories_without_provider:
         print(f"! Prompts of these categories are refused, since no provider is left: {', '.join(empty)}.")
+
+
+def _check(usable: load.Usable, *, as_json: bool) -> None:
+    from worker.cli import provider_checks, session
+
+    found = session.run(provider_checks.all_of_them(usable))
+    if as_json:
+        show.print_json({"simulated": usable.registry.simulated, "checks": found})
+    else:
+        rows = [
+            [
+                "ok" if one.ok else one.error_class or "",
+                one.provider,
+                one.model,
+                show.count(one.latency_ms),
+                "" if one.ok else one.found,
+                one.advice,
+            ]
+            for one in found
+        ]
+        show.table(["", "provider", "model", ">ms", "found", "what to do"], rows)
+        if left_out := usable.sentence():
+            show.note(left_out)
+    failed = sum(not one.ok for one in found)
+    if failed:
+        show.note(f"{failed} of {len(found)} providers cannot be used now.")
+        raise typer.Exit(1)
 
 
 def _described(

@@ -7,9 +7,13 @@ from collections.abc import Mapping
 from worker import errors
 from worker.providers import dialects
 from worker.providers import errors as provider_errors
-from worker.providers.dialects import answer
-from worker.providers.types import CallError, Completion, Reply
+from worker.providers.dialects import answer, canonical
+from worker.providers.types import CallError, Completion, ErrorClass, Reply
 from worker.routing import registry
+
+#: No tokenizer puts as many characters into a token on the average of a text: what is longer by this measure
+#: is surely too long. English has 4 to 5, other languages fewer.
+CHARS_PER_TOKEN = 8
 
 
 class Endpoint:
@@ -21,11 +25,13 @@ class Endpoint:
         headers: theirs, the key among them: not to be shown.
     """
 
-    __slots__ = ("_dialect", "_key", "_model", "headers", "route", "url")
+    __slots__ = ("_dialect", "_key", "_max_chars", "_model", "_own_errors", "headers", "route", "url")
 
     def __init__(self, provider: registry.Provider, route: registry.Route, key: str | None) -> None:
         self.route = route
         self._model = provider.models[route.model]
+        self._max_chars = self._model.context_window * CHARS_PER_TOKEN
+        self._own_errors = provider.errors
         self._dialect = dialects.BY_NAME[provider.dialect]
         self._key = key
         self.url = self._dialect.url(provider.base_url, route.model)
@@ -38,8 +44,15 @@ class Endpoint:
         """The body of a request for a prompt's canonical body.
 
         Raises:
-            CallError: this model cannot do what the prompt asks for (`CONFIG`), or no model can (`PROMPT`).
+            CallError: the prompt is surely too long for this model (`CONTEXT`), this model cannot do what it
+                asks for (`CONFIG`), or no model can (`PROMPT`).
         """
+        if len(body) > self._max_chars and not canonical.has_images(body):
+            raise CallError(
+                ErrorClass.CONTEXT,
+                f"{len(body):,} characters are more than the {self._model.context_window:,} tokens of "
+                f"{self.route.model}",
+            )
         return self._dialect.build(body, self.route.model, self._model)
 
     def read(self, reply: Reply) -> Completion:
@@ -52,8 +65,9 @@ class Endpoint:
             return self._dialect.read(reply)
         except CallError as error:
             body = answer.answer_text(reply.body) if error.body is None else error.body
+            own = provider_errors.own_class(reply, self._own_errors) if self._own_errors else None
             raise CallError(
-                error.error_class,
+                own or error.error_class,
                 provider_errors.scrub(error.message, self._key),
                 status=reply.status,
                 usage=error.usage,

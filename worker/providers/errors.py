@@ -1,18 +1,17 @@
 """From an answer that is an error to a `CallError` of the class that says what can be done about it.
 
 The markers are those of the vendors' own documentation and SDKs. Codes of different providers do not collide,
-so one table serves all: the first row that fits decides, and the status where none does.
+so one table serves all: the first row that fits decides, and the status where none does. A server whose codes
+mean something else says so in the registry (`own_class`).
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import NamedTuple
 
-import msgspec
-
-from worker.providers import waiting
+from worker.providers import said, waiting
 from worker.providers.types import CallError, ErrorClass, Reply, Usage
 
 #: Characters of a provider's message that are kept.
@@ -47,17 +46,22 @@ TABLE: tuple[Row, ...] = (
         "insufficient_quota credit_balance_exhausted organization_spend_limit_exceeded"
         " project_spend_limit_exceeded organization_usage_limit_exceeded billing_hard_limit_reached"
         " billing_not_active billing_error enforced_spend_limit_reached contract_spend_limit_reached"
-        " 1113 1304 1308 1309 1310",
+        " blocked_api_access payment_required 1113 1304 1308 1309 1310",
         r"specified API usage limits|credit balance is too low"
         r"|prepa(id|yment) credits|spend(ing)? (limit|cap)",
     ),
     # A day's requests or tokens: Gemini's quotaId, and what Groq, Cerebras and OpenAI write.
-    _row(ErrorClass.QUOTA, "per_day", r"\bper day\b|\b[RT]PD\b|daily (request|token)s? limit", {402, 429}),
-    # Too long for this model. Groq's 413 is a request above the tokens of a minute. Z.ai 1261.
+    _row(ErrorClass.QUOTA, "per_day", r"\bper[- ]day\b|\b[RT]PD\b|daily (request|token)s? limit", {402, 429}),
+    _row(ErrorClass.RATE_LIMITED, "per_minute", statuses={402, 429}),
+    # One request above what the account may send in a minute: it never passes here, whatever the window of
+    # the model. Groq says so with 413, OpenAI with 429.
+    _row(ErrorClass.CONFIG, text=r"request too large.{0,200}tokens per min", statuses={413, 429}),
+    # Too long for this model. Z.ai 1261.
     _row(
         ErrorClass.CONTEXT,
         "context_length_exceeded request_too_large 1261",
-        r"maximum context length|context (length|window) (is )?exceed|prompt is too long"
+        r"maximum context length|context (length|window) (is )?exceed|exceeds? (the )?(available )?context"
+        r"|prompt is too long"
         r"|input token count.{0,40} exceeds|reduce the length of the (messages|prompt)",
         {400, 413, 422},
     ),
@@ -65,7 +69,8 @@ TABLE: tuple[Row, ...] = (
     _row(
         ErrorClass.CONTENT,
         "content_policy_violation content_filter 1301",
-        r"content filter(ing)? policy|content management policy|violat\w* .{0,20}(usage|content) polic",
+        r"content filter(ing)? policy|content management policy|violat\w* .{0,20}(usage|content) polic"
+        r"|input was flagged",
         {400, 403, 422},
     ),
     # No such model, here or for this account. Z.ai 1211.
@@ -85,27 +90,31 @@ TABLE: tuple[Row, ...] = (
         r"API key (not valid|expired)|(invalid|incorrect|wrong) API key|location is not supported",
         {400, 401, 403, 429, 434},
     ),
-    # Slow down, not only wait. Groq's flex tier answers 498, Cerebras 429 with queue_exceeded.
+    # Slow down, not only wait. Groq's flex tier answers 498, Cerebras 429 with queue_exceeded, Z.ai 1305 and
+    # 1312 where the model is busy with others.
     _row(
         ErrorClass.OVERLOADED,
-        "slow_down server_is_overloaded overloaded_error capacity_exceeded queue_exceeded engine_overloaded",
-        r"overloaded|experiencing high (traffic|demand)",
+        "slow_down server_is_overloaded overloaded_error capacity_exceeded queue_exceeded engine_overloaded"
+        " over_capacity 1305 1312",
+        r"overloaded|over capacity|capacity exceeded|experiencing high (traffic|demand)",
         {429, 498, 500, 502, 503, 529},
     ),
     # The model wrote what the server could not use; another try is another draw. Groq.
     _row(ErrorClass.MALFORMED, "json_validate_failed tool_use_failed output_parse_failed", statuses={400, 422}),
-    # Wait as told. Z.ai 1302/1303/1305/1312; Anthropic's ramp limit.
+    # Wait as told. Z.ai 1302/1303; Anthropic's ramp limit.
     _row(
         ErrorClass.RATE_LIMITED,
-        "rate_limit_exceeded rate_limit_error ramp_limit_exceeded resource_exhausted 1302 1303 1305 1312",
-        statuses={429, 402, 403},
+        "rate_limit_exceeded rate_limit_error ramp_limit_exceeded resource_exhausted 1302 1303",
+        statuses={429, 403},
     ),
     # A parameter that this provider or model lacks, which another may have. Z.ai 1210-1215.
     _row(
         ErrorClass.CONFIG,
         "unsupported_parameter unsupported_value unknown_parameter 1210 1212 1213 1214 1215",
         r"\b(is|are) (deprecated|unsupported|not (supported|enabled|available))|does not support|unknown name"
-        r"|extra inputs are not permitted|cannot both be specified|unrecognized request argument",
+        r"|extra inputs are not permitted|cannot both be specified|unrecognized request argument"
+        # more output than the model can write: Anthropic, Gemini
+        r"|max_tokens: \d+ > \d+|supported range is",
         {400, 422},
     ),
     _row(ErrorClass.PROMPT, "conflict_error", statuses={409}),
@@ -133,35 +142,40 @@ BY_STATUS: Mapping[int, ErrorClass] = {
 }
 
 
-class Said(NamedTuple):
-    """What the body of an error says, whatever its shape."""
-
-    message: str = ""
-    codes: frozenset[str] = frozenset()  #: code, type, status, reasons; in lower case
-    param: str | None = None  #: the parameter that is refused
-    status: int | None = None  #: an HTTP status that stands in the body
-    retry_delay: str | None = None  #: Google's RetryInfo
+#: What is worth another call at the same place, unless the server says otherwise.
+_RETRIED = frozenset({ErrorClass.RATE_LIMITED, ErrorClass.OVERLOADED, ErrorClass.TRANSIENT})
+#: A limit that is told to last this long is one of the day, whatever it calls itself.
+DAY_LIMIT_FROM_S = 3600.0
 
 
 def classify(reply: Reply, usage: Usage | None = None) -> CallError:
     """Understand an answer that is an error, by its body or by its status."""
-    said = _said(reply.body)
+    heard = said.read(reply.body)
     status = reply.status
-    if status < 300 and said.status is not None:
-        status = said.status  # a proxy's 200 around a provider's error
-    message = said.message or f"HTTP {reply.status}"
-    if status < 300 and not said.message:
+    if status < 300 and heard.status is not None:
+        status = heard.status  # a proxy's 200 around a provider's error
+    message = heard.message or f"HTTP {reply.status}"
+    if status < 300 and not heard.message:
         message = "the answer is neither a completion nor an error"
     if 300 <= status < 400:
         message = f"HTTP {status}: a redirect, which is not followed; correct base_url"
+    wait_s = _wait_s(reply, status, heard)
     return CallError(
-        _error_class(status, said),
+        _heeded(_error_class(status, heard), status, wait_s, reply.headers.get("x-should-retry")),
         scrub(message)[:MAX_MESSAGE],
         status=reply.status,
         usage=usage,
-        retry_after_s=waiting.retry_after_s(reply.headers, said.message, said.retry_delay),
+        retry_after_s=wait_s,
         body=scrub(reply.body.decode("utf-8", "replace")),
     )
+
+
+def own_class(reply: Reply, own: Mapping[str, ErrorClass]) -> ErrorClass | None:
+    """The class that the registry gives to a code or type of the answer, or to its status; None for none."""
+    heard = said.read(reply.body)
+    codes = {code.lower(): error_class for code, error_class in own.items()}
+    found = next((codes[code] for code in sorted(heard.codes) if code in codes), None)
+    return found or codes.get(str(reply.status))
 
 
 def scrub(text: str, key: str | None = None) -> str:
@@ -179,13 +193,13 @@ _KEYS = re.compile(
 )
 
 
-def _error_class(status: int, said: Said) -> ErrorClass:
+def _error_class(status: int, heard: said.Said) -> ErrorClass:
     for row in TABLE:
         if row.statuses is not None and status >= 300 and status not in row.statuses:
             continue
-        if row.codes & said.codes or (row.text is not None and row.text.search(said.message)):
+        if row.codes & heard.codes or (row.text is not None and row.text.search(heard.message)):
             return row.error_class
-    if status in (400, 422) and said.param and not said.param.startswith(("messages", "input", "contents")):
+    if status in (400, 422) and heard.param and not heard.param.startswith(("messages", "input", "contents")):
         return ErrorClass.CONFIG  # one parameter is refused here; the next provider may know it
     if status in BY_STATUS:
         return BY_STATUS[status]
@@ -194,51 +208,26 @@ def _error_class(status: int, said: Said) -> ErrorClass:
     return ErrorClass.MALFORMED if status < 300 else ErrorClass.CONFIG
 
 
-def _said(body: bytes) -> Said:
-    """Read any of the shapes: OpenAI's, Google's, Anthropic's, flat ones, a list of one, a bare text."""
-    try:
-        answer = msgspec.json.decode(body)
-    except (msgspec.MsgspecError, UnicodeError, RecursionError):
-        return Said()
-    if isinstance(answer, list) and answer:
-        answer = answer[0]
-    if not isinstance(answer, dict):
-        return Said()
-    error = answer.get("error")
-    if isinstance(error, str):
-        return Said(error)
-    if not isinstance(error, dict):
-        flat = answer.get("message") or answer.get("detail")
-        if error or not isinstance(flat, str) or "choices" in answer:
-            return Said()
-        error = {**answer, "message": flat}
-    message = error.get("message")
-    code, param = error.get("code"), error.get("param")
-    details = list(_details(error.get("details")))
-    return Said(
-        message if isinstance(message, str) else "",
-        frozenset(_codes(error, details)),
-        param if isinstance(param, str) else None,
-        code if isinstance(code, int) and 400 <= code < 600 else None,
-        next((d["retryDelay"] for d in details if isinstance(d.get("retryDelay"), str)), None),
-    )
+def _wait_s(reply: Reply, status: int, heard: said.Said) -> float | None:
+    """Seconds to wait: as told, or until what is used up is there again."""
+    date = reply.headers.get("date")
+    wait_s = waiting.retry_after_s(reply.headers, heard.message, heard.retry_delay)
+    if "per_day" in heard.codes:
+        # Google's RetryInfo speaks of the minute even where the day's quota is gone.
+        wait_s = max(wait_s or 0.0, waiting.until_midnight_pacific_s(date))
+    if wait_s is None and status == 429:
+        wait_s = waiting.exhausted_reset_s(reply.headers, date)
+        if wait_s is None:
+            wait_s = waiting.exhausted_reset_s(heard.headers, date)
+    return wait_s
 
 
-def _details(details: Any) -> Iterator[dict[str, Any]]:
-    """Google sends a list of details, Anthropic one."""
-    for detail in details if isinstance(details, list) else [details]:
-        if isinstance(detail, dict):
-            yield detail
-
-
-def _codes(error: dict[str, Any], details: list[dict[str, Any]]) -> Iterator[str]:
-    named = [error.get("code"), error.get("type"), error.get("status")]
-    for detail in details:
-        named += [detail.get("error_code"), detail.get("reason")]
-        violations = detail.get("violations")
-        for violation in violations if isinstance(violations, list) else []:
-            if isinstance(violation, dict) and "PerDay" in str(violation.get("quotaId")):
-                yield "per_day"
-    for name in named:
-        if isinstance(name, str | int) and not isinstance(name, bool):
-            yield str(name).lower()
+def _heeded(error_class: ErrorClass, status: int, wait_s: float | None, should_retry: str | None) -> ErrorClass:
+    """The class, corrected by what the server says about coming again."""
+    if error_class is ErrorClass.RATE_LIMITED and wait_s is not None and wait_s >= DAY_LIMIT_FROM_S:
+        return ErrorClass.QUOTA
+    if should_retry == "false" and error_class in _RETRIED and wait_s is None:
+        return ErrorClass.CONFIG  # not here, not now: the next route at once
+    if should_retry == "true" and error_class in (ErrorClass.PROMPT, ErrorClass.CONFIG) and status >= 400:
+        return ErrorClass.TRANSIENT
+    return error_class

@@ -23,6 +23,7 @@ _TABLES: dict[tuple[str, ...], type[pydantic.BaseModel]] = {
     (): Registry,
     ("providers", "*"): registry.Provider,
     ("providers", "*", "limits"): registry.Limits,
+    ("providers", "*", "rate_limit_headers"): registry.RateLimitHeaders,
     ("providers", "*", "models", "*"): registry.Model,
     ("providers", "*", "models", "*", "rates"): registry.Rates,
     ("categories", "*"): registry.Category,
@@ -147,6 +148,8 @@ def _keys_at(table: Location) -> Sequence[str]:
 def _bad_text(where: Location, value: object) -> str:
     if where[-1] == "base_url":
         return f"{value!r} is no address; write it as https://host/path or http://127.0.0.1:port/path"
+    if "rate_limit_headers" in where:
+        return f"{value!r} needs one * in the place of limit, remaining and reset, as in x-ratelimit-*-tokens"
     return f"{value!r} is no name: use small letters, digits, - and _, and begin with a letter"
 
 

@@ -8,12 +8,29 @@ from typing import Annotated, Literal, NamedTuple
 
 import pydantic
 
+from worker.routing.failures import ErrorClass
+
 Dialect = Literal["openai_chat", "anthropic_messages", "gemini_generate_content"]
 Capability = Literal["tools", "images", "json_object", "json_schema", "seed", "stop", "reasoning_effort"]
+#: Parameters that most models have and some have lost.
+Parameter = Literal[
+    "temperature",
+    "top_p",
+    "presence_penalty",
+    "frequency_penalty",
+    "logit_bias",
+    "logprobs",
+    "parallel_tool_calls",
+    "user",
+]
 
 #: Names become parts of queue names (`<category>.<provider>`), so they hold no dot.
 Name = Annotated[str, pydantic.StringConstraints(pattern=r"^[a-z][a-z0-9_-]{0,39}$")]
 Positive = Annotated[int, pydantic.Field(gt=0)]
+#: The name of a header with `*` where it says `limit`, `remaining` or `reset`.
+HeaderPattern = Annotated[
+    str, pydantic.StringConstraints(pattern=r"^[A-Za-z0-9-]*\*[A-Za-z0-9-]*$", to_lower=True)
+]
 
 
 class Frozen(pydantic.BaseModel):
@@ -53,6 +70,16 @@ class Limits(Frozen):
     concurrency: Positive | None = None  #: calls in flight of one worker process
 
 
+class RateLimitHeaders(Frozen):
+    """How a provider's answers call its limits, as in `x-ratelimit-*-tokens`. Absent means not told."""
+
+    requests_minute: HeaderPattern | None = None
+    requests_day: HeaderPattern | None = None
+    tokens_minute: HeaderPattern | None = None
+    input_tokens_minute: HeaderPattern | None = None
+    output_tokens_minute: HeaderPattern | None = None
+
+
 class Rates(Frozen):
     """US dollars for a million tokens, where genai-prices does not know the model."""
 
@@ -69,6 +96,7 @@ class Model(Frozen):
     #: What is asked for when the prompt sets no limit and the API demands one.
     max_output_tokens: Positive | None = None
     capabilities: frozenset[Capability] = frozenset()
+    unsupported: frozenset[Parameter] = frozenset()  #: refused where they are set to more than their default
     max_tokens_field: Literal["max_tokens", "max_completion_tokens"] = "max_completion_tokens"
     price: str | None = None  #: `provider/model` in genai-prices, where it differs from the names here
     rates: Rates | None = None  #: overrides genai-prices
@@ -86,6 +114,8 @@ class Provider(Frozen):
     expected_latency_ms: Positive | None = None
     tasks: tuple[Name, ...] = ()  #: categories it is known to do well, for people; the chains decide
     limits: Limits = Limits()
+    rate_limit_headers: RateLimitHeaders | None = None  #: absent for those of the dialect
+    errors: Mapping[str, ErrorClass] = {}  #: what its own codes, types or HTTP statuses mean
     models: Mapping[str, Model]
 
 

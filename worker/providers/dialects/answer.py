@@ -75,8 +75,8 @@ def completion(
 
 
 def function_call(id: str, name: str, arguments: Any) -> dict[str, Any]:
-    """A tool call as OpenAI writes it."""
-    text = msgspec.json.encode(arguments).decode()
+    """A tool call as OpenAI writes it: its arguments as text."""
+    text = arguments if isinstance(arguments, str) else msgspec.json.encode(arguments).decode()
     return {"id": id, "type": "function", "function": {"name": name, "arguments": text}}
 
 

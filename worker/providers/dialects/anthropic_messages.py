@@ -71,6 +71,8 @@ def build(body: str, name: str, model: registry.Model) -> bytes:
         built["system"] = system
     for parameter, value in canonical.settings(request):
         match parameter:
+            case "temperature" | "top_p" if parameter in model.unsupported:
+                pass  # it is the default, which goes without saying
             case "temperature" | "top_p":
                 if isinstance(value, int | float) and value > 1:
                     canonical.refuse(NAME, f"{parameter} above 1")

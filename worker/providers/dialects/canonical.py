@@ -41,6 +41,10 @@ NEUTRAL: Mapping[str, object] = {
 }
 
 
+#: The same for parameters that are passed on to a model that has them.
+DEFAULTS: Mapping[str, object] = {**NEUTRAL, "temperature": 1, "top_p": 1}
+
+
 class Image(NamedTuple):
     """An image of a prompt: by address, or in base64."""
 
@@ -70,6 +74,11 @@ def parse(body: str) -> dict[str, Any]:
     return request
 
 
+def has_images(body: str) -> bool:
+    """Whether a canonical request holds images, whose base64 is no measure of its tokens."""
+    return MARKERS["images"] in body
+
+
 def refuse(dialect: str, what: str) -> NoReturn:
     """Say that a dialect has no words for something.
 
@@ -94,7 +103,8 @@ def require(request: dict[str, Any], name: str, model: registry.Model) -> None:
     Raises:
         CallError: `CONFIG`, naming what the model lacks.
     """
-    lacks = [needed for needed in _needs(request) if needed not in model.capabilities]
+    lacks: list[str] = [needed for needed in _needs(request) if needed not in model.capabilities]
+    lacks += [name for name in sorted(model.unsupported) if request.get(name) not in (None, DEFAULTS.get(name))]
     if lacks:
         raise CallError(ErrorClass.CONFIG, f"{name} lacks {', '.join(lacks)}")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -27,16 +27,52 @@ class _Part(msgspec.Struct):
     text: str | None = None
 
 
+class _Function(msgspec.Struct):
+    name: str
+    arguments: str | dict[str, Any] | None = None  #: some servers send the object and not its text
+
+
+class _Call(msgspec.Struct):
+    function: _Function
+    id: str | None = None
+
+
 class _Message(msgspec.Struct):
     content: str | list[_Part] | None = None
     refusal: str | None = None
-    tool_calls: list[dict[str, Any]] | None = None
+    tool_calls: list[_Call] | None = None
 
 
 class _Choice(msgspec.Struct):
     message: _Message
     finish_reason: str | None = None
 
+
+class _TopLogprob(msgspec.Struct):
+    token: str
+    logprob: float
+    bytes: list[int] | None = None
+
+
+class _TokenLogprob(_TopLogprob, kw_only=True):
+    top_logprobs: list[_TopLogprob]
+
+
+class _Logprobs(msgspec.Struct):
+    content: list[_TokenLogprob] | None = None
+    refusal: list[_TokenLogprob] | None = None
+
+
+#: Fields that OpenAI's own types know and other servers fill with something else, as Groq does with its tiers.
+#: What does not fit is left out of the completion; the provider's own body keeps it.
+_TYPES: Mapping[str, Any] = {
+    "service_tier": Literal["auto", "default", "flex", "scale", "priority", "fast"],
+    "system_fingerprint": str,
+    "metadata": dict[str, str],
+    "logprobs": _Logprobs,
+}
+#: Of tools that the canonical request does not have.
+_UNASKED = ("annotations", "audio", "function_call", "moderation")
 
 _envelope = msgspec.json.Decoder(_Envelope)
 _choices = msgspec.json.Decoder(list[_Choice])
@@ -63,10 +99,10 @@ def url(base_url: str, model: str) -> str:
 
 def build(body: str, name: str, model: registry.Model) -> bytes:
     """Put the model before the canonical request, which is of this dialect: as a rule nothing is parsed."""
-    for capability, marker in canonical.MARKERS.items():
-        if capability not in model.capabilities and marker in body:
-            canonical.require(canonical.parse(body), name, model)
-            break
+    lacking = [marker for needed, marker in canonical.MARKERS.items() if needed not in model.capabilities]
+    lacking += [f'"{parameter}"' for parameter in model.unsupported]
+    if any(marker in body for marker in lacking):
+        canonical.require(canonical.parse(body), name, model)
     if model.max_tokens_field == "max_tokens" and _LIMIT in body:
         request = canonical.parse(body)
         renamed = {
@@ -101,21 +137,64 @@ def read(reply: Reply) -> Completion:
 
 
 def chat_completion(body: str, *, model: str, created: int) -> dict[str, Any]:
-    read_again = read(Reply(200, {}, body.encode()))
-    completion: dict[str, Any] = msgspec.json.decode(body)
-    defaults = {"id": "chatcmpl", "object": "chat.completion", "created": created, "model": model}
-    completion = {**defaults, **{name: value for name, value in completion.items() if value is not None}}
-    completion["object"] = "chat.completion"
-    completion["usage"] = {**completion["usage"], **answer.openai_usage(read_again.usage)}
-    for index, choice in enumerate(completion["choices"]):
-        reason = choice.get("finish_reason") or "stop"
-        calls = choice["message"].get("tool_calls")
-        choice["index"] = index
-        choice["message"] = {**choice["message"], "role": "assistant"}
-        choice["finish_reason"] = "tool_calls" if calls and reason == "stop" else _FINISH.get(reason, "stop")
-        if isinstance(choice["message"].get("content"), list):
-            choice["message"]["content"] = read_again.text if index == 0 else None
-    return completion
+    done = read(Reply(200, {}, body.encode()))
+    answered: dict[str, Any] = msgspec.json.decode(body)
+    typed = msgspec.convert(answered["choices"], list[_Choice])
+    said = answered.get("created")
+    return {
+        **_fitting(answered),
+        "id": answered["id"] if isinstance(answered.get("id"), str) else "chatcmpl",
+        "object": "chat.completion",
+        "created": int(said) if isinstance(said, int | float) and said > 0 else created,
+        "model": answered["model"] if isinstance(answered.get("model"), str) else model,
+        "choices": [
+            _written(index, *choice)
+            for index, choice in enumerate(zip(answered["choices"], typed, strict=True))
+        ],
+        "usage": {**answered["usage"], **answer.openai_usage(done.usage)},
+    }
+
+
+def _written(index: int, choice: dict[str, Any], typed: _Choice) -> dict[str, Any]:
+    """A choice in OpenAI's own types."""
+    message = {
+        **_fitting(choice["message"]),
+        "role": "assistant",
+        "content": typed.message.content,
+        "refusal": typed.message.refusal,
+    }
+    if isinstance(typed.message.content, list):
+        message["content"] = _text(typed.message.content)
+    calls = typed.message.tool_calls
+    message.pop("tool_calls", None)
+    if calls:
+        message["tool_calls"] = [
+            answer.function_call(
+                call.id or f"call_{number}", call.function.name, call.function.arguments or "{}"
+            )
+            for number, call in enumerate(calls)
+        ]
+    reason = _FINISH.get(typed.finish_reason or "stop", "stop")
+    if calls and reason == "stop":
+        reason = "tool_calls"
+    return {"logprobs": None, **_fitting(choice), "index": index, "message": message, "finish_reason": reason}
+
+
+def _fitting(said: dict[str, Any]) -> dict[str, Any]:
+    """The fields of an object that are set, without those that are of another type than OpenAI's."""
+    return {
+        name: value
+        for name, value in said.items()
+        if value is not None and name not in _UNASKED and (name not in _TYPES or _is(value, _TYPES[name]))
+    }
+
+
+def _is(value: Any, kind: Any) -> bool:
+    try:
+        read = msgspec.convert(value, kind)
+    except msgspec.ValidationError:
+        return False
+    return not isinstance(read, _Logprobs) or bool(read.content or read.refusal)
 
 
 def _text(content: str | list[_Part] | None) -> str:
