@@ -111,6 +111,8 @@ class Engine:
         self._publish_now = asyncio.Event()
         self._gate = stops.Gate()
         self._gate_changed = asyncio.Event()
+        #: how often this worker has moved the gate, and how often it has said so
+        self._gate_moves = self._gate_told = 0
         self._postgres_back_at = time.monotonic()
         self._lanes: list[asyncio.Task[None]] = []
         self._writer: asyncio.Task[None]
@@ -248,6 +250,7 @@ class Engine:
         else:
             return
         if changed:
+            self._gate_moves += 1
             self._gate_changed.set()
 
     def _book(self, ended: book.Call, error: types.CallError | None, body: str) -> None:
@@ -386,21 +389,23 @@ class Engine:
                 async with asyncio.timeout(GATE_INTERVAL_S):
                     await self._gate_changed.wait()
             try:
-                if self._gate_changed.is_set():
-                    self._gate_changed.clear()
+                self._gate_changed.clear()
+                if self._gate_told < self._gate_moves:
+                    told = self._gate_moves
                     await stops.publish(self._db, name, self._gate.stop, simulated=simulated)
+                    self._gate_told = told
                     log.warning("%s is %s", name, "stopped" if self._gate.stop else "back")
                 else:
                     await self._look_at_gate()
             except DB_ERRORS as e:
-                self._gate_changed.set()
                 await self._away("gate", e)
 
     async def _look_at_gate(self) -> None:
         """Move the gate as the other workers say, or the one who had the failed prompts run again."""
+        moves = self._gate_moves
         found = await stops.read(self._db, self._identity.provider, simulated=self._identity.simulated)
-        if self._gate_changed.is_set():
-            return  # it moved here, and nobody was told yet
+        if self._gate_moves != moves or self._gate_told < moves:
+            return  # it has moved here since, or nobody was told yet: what was read is old
         if found is None:
             self._gate.open()
         else:
