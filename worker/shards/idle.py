@@ -7,13 +7,12 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from worker.ledger import reads
 from worker.providers import types
 from worker.shards import book, call, claim
 
 #: Shards moved in one sweep.
 BLOCK = 500
-#: Seconds without a heartbeat after which a worker does not count.
-LIVE_S = 30
 
 _LIVE = sa.text("""
     SELECT DISTINCT provider FROM workers
@@ -55,7 +54,7 @@ async def move_on(connection: AsyncConnection, router: call.Router, *, simulated
     names = [row.queue for row in await connection.execute(_QUEUES, waited)]
     if not names:
         return
-    rows = await connection.execute(_LIVE, {"live_s": LIVE_S, "simulated": simulated})
+    rows = await connection.execute(_LIVE, {"live_s": reads.LIVE_S, "simulated": simulated})
     live = frozenset(row.provider for row in rows)
     for queue in names:
         if live.intersection(router.consumers(queue)):
